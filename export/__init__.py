@@ -1,0 +1,1 @@
+"""Keras model -> SavedModel that TensorFlow Serving loads."""

@@ -1,0 +1,1 @@
+"""One file a method: run it and it trains, evaluates and exports."""

@@ -1,0 +1,1 @@
+"""Client and embedded server of TensorFlow Serving's gRPC API."""

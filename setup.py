@@ -1,0 +1,32 @@
+"""Package metadata: what is installed and what it needs."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="multilabel-zoo",
+    version="0.1.0",
+    description="Production model zoo for multi-label image recognition",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=["zoo", "zoo.*", "recipes", "export", "serving"]
+    ),
+    package_data={"zoo": ["weights/*.weights.h5"]},
+    # The ranges follow what the code relies on: TensorFlow and the serving
+    # stubs must share a minor version; Keras has `MultiOptimizer` since 3.15.
+    install_requires=[
+        "tensorflow~=2.21.0",
+        "keras~=3.15.1",
+        "keras-hub~=0.32.0",
+        "tensorflow-serving-api~=2.21.0",
+        "tensorboard~=2.21.0",
+        "numpy>=2.0",
+        "pillow>=10.1",
+        "matplotlib>=3.9",
+    ],
+    extras_require={
+        "test": ["pytest>=8.0"],
+        "dev": ["pytest>=8.0", "ruff>=0.9", "scikit-learn>=1.6"],
+        "gpu": ["tensorflow[and-cuda]~=2.21.0"],
+    },
+)

@@ -1,0 +1,1 @@
+"""Multi-label image recognition: five published methods on Keras 3."""

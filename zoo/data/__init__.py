@@ -1,0 +1,1 @@
+"""Files -> batches: readers, the built-in data set, the input pipeline."""

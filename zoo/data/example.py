@@ -1,0 +1,49 @@
+"""What every reader gives: one record an image, in one order of classes."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One image with what is known of it.
+
+    Args:
+        image_id: str. Name of the example, unique in its data set.
+        image_path: str. Path of the encoded image.
+        targets: float32 array of shape `(num_classes,)`: 1 present, 0 absent,
+            -1 unknown.
+        boxes: float32 array of shape `(num_boxes, 4)`: ymin xmin ymax xmax,
+            0 to 1 of the image.
+        box_classes: int32 array of shape `(num_boxes,)`, indices of classes.
+        box_difficult: bool array of shape `(num_boxes,)`, true where the
+            annotators found the object hard to recognise.
+        crop: `None`, or ymin xmin ymax xmax, 0 to 1 of the file's image: only
+            this part of the file is the image.
+    """
+
+    image_id: str
+    image_path: str
+    targets: np.ndarray
+    boxes: np.ndarray
+    box_classes: np.ndarray
+    box_difficult: np.ndarray
+    crop: tuple[float, float, float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples of one split, with the names of their classes.
+
+    Args:
+        examples: list of `Example`.
+        classes: tuple of str. Class `k` of every `targets` is `classes[k]`.
+    """
+
+    examples: list[Example]
+    classes: tuple[str, ...]
+
+    def targets(self):
+        """Stacks the examples' targets to `(num_examples, num_classes)`."""
+        return np.stack([example.targets for example in self.examples])
