@@ -1,1 +1,7 @@
 """Files -> batches: readers, the built-in data set, the input pipeline."""
+
+from zoo.data import augment as augment
+from zoo.data import example as example
+from zoo.data import pipeline as pipeline
+from zoo.data import scenes as scenes
+from zoo.data import voc as voc

@@ -1,0 +1,5 @@
+"""Features -> logits: one method a file, read from top to bottom."""
+
+from zoo.models.baseline import add_max_pooling as add_max_pooling
+from zoo.models.baseline import baseline as baseline
+from zoo.models.csra import csra as csra

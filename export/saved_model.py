@@ -1,0 +1,194 @@
+"""Keras model -> versioned SavedModel that TensorFlow Serving loads."""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from serving import signature
+from zoo import preprocess
+
+TOP_K = 5  # labels in the answer to an image, or all where there are fewer
+
+
+def export(model, classes, directory, version=None, card=None):
+    """Writes one version of a model, as DESIGN.md's contract says.
+
+    The version is written under another name and renamed when it is whole, so
+    a server that watches the folder never sees a half one.
+
+    Args:
+        model: `keras.Model` from images of one fixed size to logits of shape
+            `(batch, num_classes)`.
+        classes: sequence of str, in the order of the logits.
+        directory: str or path. The model's base path; the version becomes a
+            folder in it, its name a number.
+        version: int above 0, or `None` for the next free one.
+        card: dict or `None`. Written to `assets.extra/card.json`.
+
+    Returns:
+        `pathlib.Path` of the new version.
+
+    Raises:
+        ValueError: If `classes` and logits differ in number, the model has no
+            fixed image size, or `version` is below 1.
+        FileExistsError: If the version exists: versions are never overwritten.
+
+    Example:
+
+    >>> import tempfile
+    >>> from zoo.backbones import tiny
+    >>> from zoo.models import csra
+    >>> model = csra(tiny(image_size=32), num_classes=2)
+    >>> export(model, ["cat", "dog"], tempfile.mkdtemp()).name
+    '1'
+    """
+    directory = pathlib.Path(directory)
+    image_size = _image_size(model)
+    if model.output_shape[-1] != len(classes):
+        raise ValueError(
+            f"The model has {model.output_shape[-1]} classes. "
+            f"Received: {len(classes)} names in `classes`"
+        )
+    if version is None:
+        version = max(versions(directory), default=0) + 1
+    if version < 1:
+        raise ValueError(
+            f"`version` must be at least 1. Received: version={version}"
+        )
+    target = directory / str(version)
+    temporary = directory / f"writing-{version}-{os.getpid()}"
+    if target.exists():
+        raise FileExistsError(
+            f"Version {version} exists already, and versions are never "
+            f"overwritten. Received: directory={str(directory)!r}"
+        )
+    try:
+        archive = _archive(model, classes, image_size)
+        archive.write_out(str(temporary), verbose=False)
+        _write_extras(temporary, classes, image_size, card)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def versions(directory):
+    """Lists the numbers of the versions in a model's base path, ascending."""
+    folders = pathlib.Path(directory).glob("[0-9]*")
+    return sorted(int(f.name) for f in folders if f.name.isdecimal())
+
+
+def _image_size(model):
+    height, width = model.input_shape[1:3]
+    if height is None or height != width:
+        raise ValueError(
+            "Export needs a model with one fixed, square image size. "
+            f"Received: input_shape={model.input_shape}"
+        )
+    return height
+
+
+def _archive(model, classes, image_size):
+    labels = tf.constant(list(classes))
+    top_k = min(TOP_K, len(classes))
+    image_shape = (None, image_size, image_size, 3)
+
+    def probabilities(image):
+        # A wrong rank that reaches the model aborts the server's process.
+        image = tf.ensure_shape(image, image_shape)
+        # Without training=False an export can carry training behaviour.
+        return tf.sigmoid(tf.cast(model(image, training=False), "float32"))
+
+    def from_bytes(image_bytes):
+        image = tf.map_fn(
+            lambda encoded: preprocess.load(encoded, image_size),
+            tf.ensure_shape(image_bytes, (None,)),
+            fn_output_signature=tf.TensorSpec(image_shape[1:]),
+        )
+        scores = probabilities(image)
+        values, indices = tf.math.top_k(scores, top_k)
+        return {
+            signature.PROBABILITIES: scores,
+            signature.TOP_LABELS: tf.gather(labels, indices),
+            signature.TOP_PROBABILITIES: values,
+        }
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        signature.SERVING_DEFAULT,
+        from_bytes,
+        [tf.TensorSpec((None,), "string", name=signature.IMAGE_BYTES)],
+    )
+    archive.add_endpoint(
+        signature.IMAGE_SIGNATURE,
+        lambda image: {signature.PROBABILITIES: probabilities(image)},
+        [tf.TensorSpec(image_shape, "float32", name=signature.IMAGE)],
+    )
+    archive.add_endpoint(
+        signature.LABELS_SIGNATURE, lambda: {signature.LABELS: labels}, []
+    )
+    return archive
+
+
+def _write_extras(folder, classes, image_size, card):
+    for path, text in {
+        signature.LABELS_FILE: "".join(f"{name}\n" for name in classes),
+        signature.CARD_FILE: json.dumps(card or {}, indent=2),
+    }.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    # The server runs this before it takes requests: the first one is not slow.
+    request = predict_pb2.PredictRequest()
+    request.model_spec.signature_name = signature.SERVING_DEFAULT
+    grey = tf.fill((image_size, image_size, 3), tf.constant(128, "uint8"))
+    request.inputs[signature.IMAGE_BYTES].CopyFrom(
+        tf.make_tensor_proto([tf.io.encode_jpeg(grey).numpy()])
+    )
+    log = prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
+    with tf.io.TFRecordWriter(str(folder / signature.WARMUP_FILE)) as writer:
+        writer.write(log.SerializeToString())
+
+
+def main(argv=None):
+    """Exports a finished run: `python -m export RUN`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Exports a finished run as the next version of a "
+        "SavedModel that TensorFlow Serving loads.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "run", type=pathlib.Path, help="folder of a finished run"
+    )
+    parser.add_argument(
+        "--directory",
+        type=pathlib.Path,
+        help="base path of the model (default: RUN/export/METHOD)",
+    )
+    parser.add_argument(
+        "--version", type=int, help="a number above 0 (default: the next)"
+    )
+    arguments = parser.parse_args(argv)
+    card_file = arguments.run / "card.json"
+    if not card_file.is_file():
+        parser.error(
+            f"expected a finished run, with a card.json in it: {arguments.run}"
+        )
+    card = json.loads(card_file.read_text())
+    model = keras.saving.load_model(arguments.run / "model.keras")
+    directory = arguments.directory or arguments.run / "export" / card["method"]
+    try:
+        print(
+            export(model, card["classes"], directory, arguments.version, card)
+        )
+    except (FileExistsError, ValueError) as error:
+        parser.error(str(error))

@@ -1,0 +1,119 @@
+"""Labels a few photos with a finished run, and draws where it looked.
+
+Run:    python recipes/predict.py photo.jpg another.png
+        python recipes/predict.py photo.jpg --run runs/csra-scenes-tiny-seed0
+"""
+
+import argparse
+import itertools
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+from recipes import cli
+from zoo import runs, training
+from zoo.data import pipeline
+from zoo.data.example import Example
+
+
+def main(argv=None):
+    """Prints each photo's labels and the path of its picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "photos", type=pathlib.Path, nargs="+", help="JPEG or PNG files"
+    )
+    parser.add_argument(
+        "--run",
+        type=pathlib.Path,
+        help="a finished run (default: the newest one in runs/)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="least probability of a label (default: 0.5)",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=pathlib.Path,
+        default=pathlib.Path("predictions"),
+        help="folder for the pictures (default: predictions)",
+    )
+    arguments = parser.parse_args(argv)
+    with cli.clear_errors():
+        run = arguments.run or _newest_run(pathlib.Path("runs"))
+        card = runs.finished(run)
+        model = keras.saving.load_model(run / runs.MODEL)
+    print(f"{card['method']} of {run}")
+
+    classes, image_size = card["classes"], card["image_size"]
+    examples = _examples(arguments.photos, classes, arguments.output_dir)
+    bad = pipeline.unreadable(examples)
+    for reason in bad.values():
+        print(f"error: {reason}", file=sys.stderr)
+    examples = [e for i, e in enumerate(examples) if i not in bad]
+    if examples:
+        probabilities = training.predict(
+            model, pipeline.evaluation_batches(examples, image_size, 32)
+        )
+        paths = cli.draw_evidence(
+            arguments.output_dir,
+            cli.EXPLAIN[card["method"]](model),
+            examples,
+            probabilities,
+            classes,
+            image_size,
+        )
+        for example, row, path in zip(
+            examples, probabilities, paths, strict=True
+        ):
+            labels = ", ".join(
+                f"{classes[k]} {row[k]:.3f}"
+                for k in np.argsort(-row, kind="stable")
+                if row[k] >= arguments.threshold
+            )
+            print(f"{example.image_path}: {labels or 'no label'}  ({path})")
+    if bad:
+        sys.exit(1)
+
+
+def _examples(photos, classes, output_dir):
+    """Gives each photo an id that is the name of no picture yet."""
+    examples, taken = [], {path.stem for path in output_dir.glob("*.png")}
+    for photo in photos:
+        names = itertools.chain(
+            [photo.stem], (f"{photo.stem}_{i}" for i in itertools.count(2))
+        )
+        image_id = next(name for name in names if name not in taken)
+        taken.add(image_id)
+        examples.append(
+            Example(
+                image_id=image_id,
+                image_path=str(photo),
+                targets=np.full(len(classes), -1, "float32"),
+                boxes=np.zeros((0, 4), "float32"),
+                box_classes=np.zeros(0, "int32"),
+                box_difficult=np.zeros(0, bool),
+            )
+        )
+    return examples
+
+
+def _newest_run(folder):
+    cards = list(folder.glob(f"*/{runs.CARD}"))
+    if not cards:
+        raise FileNotFoundError(
+            f"There is no finished run in {folder}/. Train one by `python "
+            "recipes/train_csra.py`, or name one by --run."
+        )
+    return max(cards, key=lambda card: card.stat().st_mtime).parent
+
+
+if __name__ == "__main__":
+    main()

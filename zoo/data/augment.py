@@ -1,0 +1,41 @@
+"""Random changes of a training image; each is a function of its seed."""
+
+import tensorflow as tf
+
+
+def random_crop(shape, seed, min_area=0.7, max_ratio=4 / 3):
+    """Draws a crop of random area and aspect ratio, as Szegedy et al. (2015).
+
+    Args:
+        shape: int32 tensor `(2,)`: height and width of the image in pixels.
+        seed: int32 tensor `(2,)`.
+        min_area: float in `(0, 1]`. Least share of the image's area; the
+            share is uniform between it and 1.
+        max_ratio: float, at least 1. The crop's width over height is
+            log-uniform between `1 / max_ratio` and `max_ratio`.
+
+    Returns:
+        float32 tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of the image. A
+        drawn side that is longer than the image's is cut to it.
+    """
+    size = tf.cast(shape, "float32")
+    draws = tf.random.stateless_uniform((4,), seed)
+    area = (min_area + (1 - min_area) * draws[0]) * size[0] * size[1]
+    root = tf.sqrt(max_ratio) ** (2 * draws[1] - 1)  # of width over height
+    sides = tf.stack([tf.sqrt(area) / root, tf.sqrt(area) * root])
+    sides = tf.minimum(sides / size, 1.0)
+    start = draws[2:] * (1 - sides)
+    return tf.concat([start, start + sides], axis=0)
+
+
+def random_flip(image, seed):
+    """Mirrors left and right with probability one half.
+
+    Args:
+        image: tensor of shape `(height, width, channels)`.
+        seed: int32 tensor `(2,)`.
+
+    Returns:
+        Tensor of the same shape and dtype.
+    """
+    return tf.image.stateless_random_flip_left_right(image, seed)

@@ -1,0 +1,181 @@
+"""Examples -> batches of images and targets, by tf.data.
+
+The order of operations stands here once:
+
+    training     shuffle indices -> read -> crop, decode -> resize -> flip
+                 -> batch -> prefetch
+    evaluation   read -> decode -> resize -> batch -> prefetch
+
+Everything random follows from the seed, the epoch and the example's index, so
+an epoch gives the same pixels in a run that was resumed before it.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from zoo import preprocess
+from zoo.data import augment
+
+
+def training_batches(
+    examples, image_size, batch_size, epochs, seed, first_epoch=0, crop_area=0.7
+):
+    """Makes the batches of all epochs, one after the other.
+
+    Every epoch has `steps_per_epoch(examples, batch_size)` whole batches; the
+    examples that do not fill a batch are others in each epoch. One iterator
+    serves all epochs: hand it to `fit` with `steps_per_epoch`.
+
+    Args:
+        examples: list of `Example`, at least `batch_size`.
+        image_size: int. Height and width of the images, in pixels.
+        batch_size: int. Images in a batch, over all replicas.
+        epochs: int. Epoch to stop before.
+        seed: int. Of the order and of the augmentation.
+        first_epoch: int. Epoch to begin with, not 0 where a run is resumed.
+        crop_area: float in `(0, 1]`. Least share of an image that a random
+            crop keeps.
+
+    Returns:
+        `tf.data.Dataset` of images, float32 `(batch_size, image_size,
+        image_size, 3)`, RGB, 0 to 255, and targets, float32 `(batch_size,
+        num_classes)`: 1 present, 0 absent, -1 unknown.
+
+    Raises:
+        ValueError: If there are fewer examples than a batch has.
+    """
+    steps = steps_per_epoch(examples, batch_size)
+    columns = _columns(examples)
+
+    def indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(examples), dtype="int64"), tf.stack([seed, epoch])
+        )[: steps * batch_size]
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            lambda index: (epoch, index)
+        )
+
+    def load(epoch, index):
+        path, crop, targets = (column[index] for column in columns)
+        # Two seeds a picture: one for where to crop, one for the flip.
+        seeds = tf.random.split(
+            tf.random.fold_in(tf.stack([seed, epoch]), index)
+        )
+        image_bytes = tf.io.read_file(path)
+        height, width = tf.unstack(crop[2:] - crop[:2])
+        shape = tf.cast(preprocess.image_shape(image_bytes), "float32")
+        drawn = augment.random_crop(
+            shape * [height, width], seeds[0], crop_area
+        )
+        drawn = tf.reshape(drawn, (2, 2)) * [height, width] + crop[:2]
+        image = preprocess.load(
+            image_bytes, image_size, tf.reshape(drawn, (4,))
+        )
+        return augment.random_flip(image, seeds[1]), targets
+
+    epoch_range = tf.data.Dataset.range(first_epoch, epochs)
+    dataset = epoch_range.flat_map(indices).map(
+        load, num_parallel_calls=_num_cores()
+    )
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+    return _without_autotune(dataset)
+
+
+def evaluation_batches(examples, image_size, batch_size):
+    """Makes one pass over the examples, in their order, unchanged.
+
+    Args:
+        examples: list of `Example`.
+        image_size: int. Height and width of the images, in pixels.
+        batch_size: int. Images in a batch; the last batch may have fewer.
+
+    Returns:
+        `tf.data.Dataset` of images and targets, as `training_batches`.
+    """
+
+    def load(path, crop, targets):
+        image_bytes = tf.io.read_file(path)
+        # A whole image needs no window; most data sets have no other.
+        crop = None if whole else crop
+        return preprocess.load(image_bytes, image_size, crop), targets
+
+    whole = all(example.crop is None for example in examples)
+    dataset = tf.data.Dataset.from_tensor_slices(_columns(examples))
+    dataset = dataset.map(load, num_parallel_calls=_num_cores())
+    return _without_autotune(dataset.batch(batch_size).prefetch(2))
+
+
+def steps_per_epoch(examples, batch_size):
+    """Counts the whole batches in an epoch.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if len(examples) < batch_size:
+        raise ValueError(
+            "Training needs at least one whole batch of readable images. "
+            f"Received: {len(examples)} examples, batch_size={batch_size}"
+        )
+    return len(examples) // batch_size
+
+
+def unreadable(examples):
+    """Finds the images that cannot be decoded, before a long job meets them.
+
+    Every file is decoded once, a JPEG at an eighth of its size, which reads
+    all of its data but costs a fraction of the time.
+
+    Args:
+        examples: list of `Example`.
+
+    Returns:
+        dict from the index of an example to the reason, a str that names the
+        file. Empty if all is well.
+    """
+    paths = tf.constant([example.image_path for example in examples])
+
+    def check(index):
+        image = preprocess.decode(tf.io.read_file(paths[index]), ratio=8)
+        return index, tf.shape(image)  # unused, the image would be pruned
+
+    dataset = tf.data.Dataset.range(len(examples))
+    dataset = dataset.map(check, num_parallel_calls=_num_cores())
+    dataset = _without_autotune(dataset.ignore_errors())
+    readable = {index for index, _ in dataset.as_numpy_iterator()}
+    return {
+        index: _reason(example.image_path)
+        for index, example in enumerate(examples)
+        if index not in readable
+    }
+
+
+def _reason(path):
+    if not os.path.isfile(path):
+        return f"{path}: there is no such file"
+    if not os.path.getsize(path):
+        return f"{path}: the file is empty"
+    return f"{path}: not a whole JPEG or PNG image"
+
+
+def _columns(examples):
+    """Gives paths, crops and targets as tensors, one row an example."""
+    whole = (0.0, 0.0, 1.0, 1.0)
+    return (
+        tf.constant([example.image_path for example in examples]),
+        tf.constant([example.crop or whole for example in examples]),
+        tf.constant(np.stack([example.targets for example in examples])),
+    )
+
+
+def _num_cores():
+    return os.cpu_count()
+
+
+def _without_autotune(dataset):
+    # With autotune on, deleting an iterator can block for seconds, which
+    # evaluation would pay after every epoch.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

@@ -1,0 +1,81 @@
+"""Targets and probabilities -> the numbers of a run, and their table."""
+
+import numpy as np
+
+from zoo import metrics
+
+MODE = "continuous"  # of average precision, see zoo.metrics
+TOP_K = 3
+
+
+def measure(targets, probabilities, classes):
+    """Computes what the literature reports for multi-label recognition.
+
+    Args:
+        targets: array of shape `(num_examples, num_classes)`: 1, 0, or -1 for
+            unknown, which is left out.
+        probabilities: array of shape `(num_examples, num_classes)`, 0 to 1.
+        classes: sequence of str.
+
+    Returns:
+        dict, ready for JSON: `mAP` and `mAP_mode`; `all` (threshold 0.5) and
+        `top3`, each a dict of CP CR CF1 OP OR OF1; `AP`, a dict from class to
+        average precision, `None` for a class without positives, which the
+        mean leaves out; `num_examples`. All from 0 to 1.
+
+    Example:
+
+    >>> report = measure([[1, 0], [0, 1]], [[0.9, 0.2], [0.1, 0.6]], "ab")
+    >>> report["mAP"], report["all"]["OF1"]
+    (1.0, 1.0)
+    """
+    targets, probabilities = np.asarray(targets), np.asarray(probabilities)
+    ap = metrics.average_precision(targets, probabilities, mode=MODE)
+    top_k = min(TOP_K, len(classes))
+    return {
+        "mAP": float(np.nanmean(ap)),
+        "mAP_mode": MODE,
+        "num_examples": len(targets),
+        "all": metrics.precision_recall_f1(targets, probabilities),
+        "top3": metrics.precision_recall_f1(
+            targets, probabilities, top_k=top_k
+        ),
+        "AP": {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(classes, ap, strict=True)
+        },
+    }
+
+
+def table(report, title):
+    """Formats what `measure` gives, in per cent, for a terminal.
+
+    Args:
+        report: dict, from `measure`.
+        title: str. What was measured on what.
+
+    Returns:
+        str of several lines.
+    """
+    names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+    lines = [
+        title,
+        f"  mAP ({report['mAP_mode']})  {100 * report['mAP']:.2f}"
+        f"   over {report['num_examples']} images",
+        "  " + " " * 6 + "".join(f"{name:>7}" for name in names),
+    ]
+    for protocol in ("all", "top3"):
+        values = "".join(f"{100 * report[protocol][n]:7.2f}" for n in names)
+        lines.append(f"  {protocol:6}{values}")
+    lines.append(f"  AP ({report['mAP_mode']}) of each class")
+    width = max(map(len, report["AP"]))
+    cells = [
+        f"{name:{width}} {'  none' if ap is None else f'{100 * ap:6.2f}'}"
+        for name, ap in report["AP"].items()
+    ]
+    lines += [
+        "  " + "   ".join(cells[i : i + 4]) for i in range(0, len(cells), 4)
+    ]
+    if None in report["AP"].values():
+        lines.append("  none: no positive example; left out of the mean")
+    return "\n".join(lines)

@@ -1,0 +1,161 @@
+"""The folder of a run: what is in it, and that nothing in it is lost.
+
+A file is written beside its name and renamed, so what is there is whole:
+
+recipe.json       every number that changes the result, from the start
+history.csv       one row an epoch
+checkpoints/      the last and the best epoch, for `--resume`
+tensorboard/      event files
+model.keras       the best epoch's model
+predictions.npz   image_ids, targets, probabilities of the test split
+metrics.json      what was measured on them
+pictures/         where the model looked, as PNG
+export/           SavedModel versions, ready to serve
+card.json         what the model is; written last: the run has ended
+"""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+CARD = "card.json"
+METRICS = "metrics.json"
+MODEL = "model.keras"
+PREDICTIONS = "predictions.npz"
+RECIPE = "recipe.json"
+
+
+def check(directory, recipe, resume):
+    """Makes sure that a run may write into a folder; writes nothing.
+
+    Args:
+        directory: `pathlib.Path` of the run.
+        recipe: dict of what the run depends on, ready for JSON.
+        resume: bool. Whether to go on with what is there.
+
+    Raises:
+        FileExistsError: If a finished run is there, or a stopped one and
+            `resume` is false.
+        FileNotFoundError: If there is nothing to resume.
+        ValueError: If the stopped run had another recipe; names the fields.
+    """
+    if (directory / CARD).exists():
+        raise FileExistsError(
+            f"{directory} holds a finished run, which is never overwritten. "
+            "Choose another --output_dir, or delete the folder."
+        )
+    path = directory / RECIPE
+    if not resume:
+        if path.exists():
+            raise FileExistsError(
+                f"{directory} holds a run that did not end. Go on with it by "
+                "--resume, choose another --output_dir, or delete the folder."
+            )
+        return
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no run to resume in {directory}: no {RECIPE}."
+        )
+    stopped = json.loads(path.read_text())
+    # JSON has lists for tuples: compare what it would give back.
+    recipe = json.loads(json.dumps(recipe))
+    changed = [
+        f"{key}: {stopped.get(key)!r} then, {recipe.get(key)!r} now"
+        for key in sorted({*stopped, *recipe})
+        if stopped.get(key) != recipe.get(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"The run in {directory} has another recipe, so it cannot be "
+            "resumed with this one: " + "; ".join(changed)
+        )
+
+
+def finished(directory):
+    """Reads the card of a finished run.
+
+    Args:
+        directory: str or path of the run.
+
+    Returns:
+        dict, the model card.
+
+    Raises:
+        FileNotFoundError: If there is no finished run.
+    """
+    path = pathlib.Path(directory) / CARD
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected the folder of a finished run, with a {CARD} in it. "
+            f"Received: {str(directory)!r}"
+        )
+    return json.loads(path.read_text())
+
+
+def write_json(path, value):
+    """Writes beside the file and renames, so that a file is always whole."""
+    _write_beside(path, lambda temporary: temporary.write_text(_text(value)))
+
+
+def save_model(path, model):
+    """Saves a model without its optimizer, beside and renamed."""
+    _write_beside(
+        path, lambda temporary: model.save(temporary, include_optimizer=False)
+    )
+
+
+def save_predictions(path, examples, targets, probabilities):
+    """Saves what was predicted, with the ids of the images, as NumPy arrays."""
+    image_ids = np.array([example.image_id for example in examples])
+    _write_beside(
+        path,
+        lambda temporary: np.savez_compressed(
+            temporary,
+            image_ids=image_ids,
+            targets=targets,
+            probabilities=probabilities,
+        ),
+    )
+
+
+def versions():
+    """Lists what the numbers of a run may depend on beside its recipe."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def commit():
+    """Gives the commit of the checkout this file is in, `None` outside one."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _write_beside(path, write):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: Keras and NumPy choose the format by it.
+    temporary = path.with_name(f".writing-{path.name}")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def _text(value):
+    return json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,450 @@
+"""What `fit` needs: devices, optimizer groups, schedules, callbacks."""
+
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo import metrics
+
+
+def strategy(devices="all"):
+    """Makes the `MirroredStrategy` to build and train a model in.
+
+    Args:
+        devices: str. `"all"`: every GPU, or the CPU where there is none;
+            `"one"`: the first GPU, or the CPU; `"cpu:2"`, `"cpu:3"`, ...: the
+            CPU as that many virtual devices, to try out replicas without GPUs.
+
+    Returns:
+        `tf.distribute.MirroredStrategy`.
+
+    Raises:
+        ValueError: If `devices` is none of these.
+        RuntimeError: If virtual devices are asked for too late: TensorFlow
+            fixes its devices when it runs its first operation.
+
+    Example:
+
+    >>> strategy("one").num_replicas_in_sync
+    1
+    """
+    if match := re.fullmatch(r"cpu:([1-9]\d*)", devices):
+        count = int(match[1])
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+        names = [f"CPU:{i}" for i in range(count)]
+    elif devices in ("all", "one"):
+        gpus = [
+            f"GPU:{i}"
+            for i in range(len(tf.config.list_physical_devices("GPU")))
+        ]
+        names = gpus or ["CPU:0"]
+        if devices == "one":
+            names = names[:1]
+    else:
+        raise ValueError(
+            '`devices` must be "all", "one" or "cpu:N" with N at least 1. '
+            f"Received: devices={devices!r}"
+        )
+    return tf.distribute.MirroredStrategy(names)
+
+
+def check_distributable(model):
+    """Refuses what Keras 3.15 breaks or ignores under `MirroredStrategy`.
+
+    Args:
+        model: compiled `keras.Model`.
+
+    Raises:
+        ValueError: If it was built under a `MirroredStrategy` and compiled
+            with gradient accumulation, several steps in one execution, or
+            XLA; names the option.
+    """
+    if not isinstance(
+        model.distribute_strategy, tf.distribute.MirroredStrategy
+    ):
+        return
+    optimizers = [
+        model.optimizer,
+        *getattr(model.optimizer, "optimizers", []),
+    ]
+    for optimizer in optimizers:
+        steps = optimizer.gradient_accumulation_steps
+        if steps and steps > 1:
+            raise ValueError(
+                "`gradient_accumulation_steps` does not work under "
+                "`MirroredStrategy`; raise `batch_size` or the number of "
+                f"devices. Received: gradient_accumulation_steps={steps}"
+            )
+    if model.steps_per_execution > 1:
+        raise ValueError(
+            "`steps_per_execution` must be 1 under `MirroredStrategy`. "
+            f"Received: steps_per_execution={model.steps_per_execution}"
+        )
+    if model.jit_compile:
+        raise ValueError(
+            "`jit_compile` must be False under `MirroredStrategy`. "
+            f"Received: jit_compile={model.jit_compile}"
+        )
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly, then falls by a factor at equal distances.
+
+    Formula, with `n` the steps since the end of the warm-up:
+
+        step <  warmup_steps: learning_rate * (step + 1) / warmup_steps
+        step >= warmup_steps: learning_rate * decay_rate ** (n // decay_steps)
+
+    Args:
+        learning_rate: float. The highest value.
+        warmup_steps: int, at least 0. Steps of the rise.
+        decay_steps: int, at least 1. Steps from one fall to the next.
+        decay_rate: float. Factor of each fall.
+
+    Example:
+
+    >>> schedule = WarmupStepDecay(1.0, warmup_steps=2, decay_steps=3)
+    >>> [round(float(schedule(step)), 3) for step in range(6)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 0.1]
+    """
+
+    def __init__(
+        self, learning_rate, warmup_steps, decay_steps, decay_rate=0.1
+    ):
+        if decay_steps < 1 or warmup_steps < 0:
+            raise ValueError(
+                "`decay_steps` must be at least 1 and `warmup_steps` at least "
+                f"0. Received: decay_steps={decay_steps}, "
+                f"warmup_steps={warmup_steps}"
+            )
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
+        self.decay_rate = decay_rate
+
+    def __call__(self, step):
+        """Gives the learning rate of a step, counted from 0."""
+        step = tf.cast(step, "float32")
+        rise = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+        falls = tf.maximum(step - self.warmup_steps, 0) // self.decay_steps
+        return self.learning_rate * rise * self.decay_rate**falls
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "decay_steps": self.decay_steps,
+            "decay_rate": self.decay_rate,
+        }
+
+
+def two_groups(model, backbone, backbone_optimizer, head_optimizer):
+    """Trains the backbone with one optimizer and all the rest with another.
+
+    Args:
+        model: `keras.Model` that holds the backbone.
+        backbone: `keras.Model`, a layer of `model`.
+        backbone_optimizer: `keras.optimizers.Optimizer`.
+        head_optimizer: `keras.optimizers.Optimizer`.
+
+    Returns:
+        `keras.optimizers.MultiOptimizer`.
+
+    Raises:
+        ValueError: If a weight of the head shares its path with one of the
+            backbone, so that the two cannot be told apart.
+    """
+    paths = {variable.path for variable in backbone.trainable_variables}
+    in_backbone = {id(variable) for variable in backbone.trainable_variables}
+    head_paths = [
+        variable.path
+        for variable in model.trainable_variables
+        if id(variable) not in in_backbone
+    ]
+    if shared := paths & set(head_paths):
+        raise ValueError(
+            "Layers of the head must not be named as layers of the backbone. "
+            f"Received: {sorted(shared)} in both"
+        )
+    # The few weights of the head go by name, the rest is the backbone.
+    pattern = "|".join(re.escape(path) for path in head_paths)
+    optimizers = keras.optimizers.OptimizerMap(backbone_optimizer)
+    optimizers[f"^({pattern})$"] = head_optimizer
+    return keras.optimizers.MultiOptimizer(optimizers)
+
+
+def predict(model, batches, verbose=0):
+    """Computes probabilities, in the order of the examples.
+
+    Args:
+        model: `keras.Model` from images to logits.
+        batches: `tf.data.Dataset` of `(images, targets)`, see
+            `zoo.data.pipeline.evaluation_batches`.
+        verbose: int. 1 shows a progress bar.
+
+    Returns:
+        float32 array of shape `(num_examples, num_classes)`.
+
+    Raises:
+        FloatingPointError: If a logit is not finite.
+    """
+    logits = model.predict(batches, verbose=verbose)
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(
+            f"The model {model.name!r} gives logits that are not finite."
+        )
+    return keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the exact metrics of a whole data set to each epoch's logs.
+
+    Average precision ranks all examples at once, so it cannot be streamed over
+    batches. The logs gain `<prefix>_mAP`, `<prefix>_CF1`, `<prefix>_OF1`.
+
+    Args:
+        batches: `tf.data.Dataset` of `(images, targets)`, one pass.
+        targets: float32 array of shape `(num_examples, num_classes)`.
+        prefix: str. `"val"`, or `"train"` where nothing is held out.
+    """
+
+    def __init__(self, batches, targets, prefix="val"):
+        super().__init__()
+        self.batches = batches
+        self.targets = targets
+        self.prefix = prefix
+        self.average_precision = None  # (num_classes,), of the last epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Predicts and measures."""
+        probabilities = predict(self.model, self.batches)
+        ap = metrics.average_precision(self.targets, probabilities)
+        f1 = metrics.precision_recall_f1(self.targets, probabilities)
+        self.average_precision = ap
+        logs[f"{self.prefix}_mAP"] = float(np.nanmean(ap))
+        logs[f"{self.prefix}_CF1"] = f1["CF1"]
+        logs[f"{self.prefix}_OF1"] = f1["OF1"]
+
+
+class LearningRates(keras.callbacks.Callback):
+    """Adds the learning rate of each optimizer group to the epoch's logs."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Reads the rates that the next step would take."""
+        for optimizer in self.model.optimizer.optimizers:
+            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+            logs[f"learning_rate_{optimizer.name}"] = rate
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps the last and the best state of a run, each in its own folder.
+
+    A folder `epoch_0007` holds `state.weights.h5` (weights and optimizer) and
+    `state.json`. It is written under another name and renamed when whole, so a
+    run that is killed at any moment leaves whole checkpoints only.
+
+    Args:
+        directory: str or path.
+        monitor: str. The entry of the logs whose highest value is the best.
+    """
+
+    def __init__(self, directory, monitor):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        self.monitor = monitor
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes this epoch's folder, then removes those no longer needed."""
+        target = self.directory / f"epoch_{epoch + 1:04d}"
+        temporary = target.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self.model.save_weights(temporary / "state.weights.h5")
+        state = {
+            "epoch": epoch + 1,
+            self.monitor: float(logs[self.monitor]),
+            # Random states are variables, but not weights.
+            "random_states": [
+                np.asarray(keras.ops.convert_to_numpy(variable)).tolist()
+                for variable in _random_states(self.model)
+            ],
+        }
+        (temporary / "state.json").write_text(json.dumps(state, indent=2))
+        os.replace(temporary, target)
+        for folder in set(_checkpoints(self.directory)) - {
+            target,
+            best_checkpoint(self.directory, self.monitor),
+        }:
+            shutil.rmtree(folder)
+
+
+def best_checkpoint(directory, monitor):
+    """Gives the folder with the highest `monitor`, the later one of equals."""
+    return max(
+        _checkpoints(directory),
+        key=lambda folder: (_state(folder)[monitor], folder.name),
+    )
+
+
+def resume(model, directory):
+    """Restores the last whole checkpoint.
+
+    Args:
+        model: compiled `keras.Model`, the same as in the run that was stopped.
+        directory: str or path, as given to `Checkpoint`.
+
+    Returns:
+        int. How many epochs the checkpoint has seen; 0 if there is none.
+    """
+    folders = _checkpoints(directory)
+    if not folders:
+        return 0
+    load_checkpoint(model, folders[-1])
+    return _state(folders[-1])["epoch"]
+
+
+def load_checkpoint(model, folder):
+    """Loads weights, optimizer and random states of one checkpoint folder."""
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(folder / "state.weights.h5")
+    values = _state(folder)["random_states"]
+    for variable, value in zip(_random_states(model), values, strict=True):
+        variable.assign(value)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training where the loss is no longer a number.
+
+    Args:
+        directory: str or path, as given to `Checkpoint`.
+
+    Raises:
+        FloatingPointError: Names the step and the last good checkpoint.
+    """
+
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = pathlib.Path(directory)
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch for the message."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the loss."""
+        if math.isfinite(logs["loss"]):
+            return
+        folders = _checkpoints(self.directory)
+        raise FloatingPointError(
+            f"The loss is {logs['loss']} in step {batch + 1} of epoch "
+            f"{self.epoch + 1}. The last good checkpoint is "
+            f"{folders[-1] if folders else 'none'}. A lower learning rate, or "
+            "a longer warm-up, often helps."
+        )
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Writes what TensorBoard shows: scalars, per-class AP, pictures.
+
+    `keras.callbacks.TensorBoard` cannot read a `MultiOptimizer`.
+
+    Args:
+        directory: str or path of the event files.
+        classes: tuple of str.
+        validation: the run's `Validation`, for the AP of each class.
+        pictures: callable that takes the model and gives an RGB uint8 array
+            `(num_pictures, height, width, 3)`, once an epoch.
+        every_steps: int. Distance between two values of the training loss.
+    """
+
+    def __init__(
+        self, directory, classes, validation, pictures, every_steps=20
+    ):
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(str(directory))
+        self.classes = classes
+        self.validation = validation
+        self.pictures = pictures
+        self.every_steps = every_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Writes the training loss, a mean since the epoch began."""
+        iterations = self.model.optimizer.iterations
+        step = int(keras.ops.convert_to_numpy(iterations))
+        if step % self.every_steps == 0:
+            with self.writer.as_default(step):
+                tf.summary.scalar("steps/loss", logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the logs, the AP of each class and the pictures."""
+        with self.writer.as_default(epoch + 1):
+            for name, value in logs.items():
+                tf.summary.scalar(f"epochs/{name}", value)
+            for name, ap in zip(
+                self.classes, self.validation.average_precision, strict=True
+            ):
+                if not np.isnan(ap):  # no example of this class
+                    tf.summary.scalar(f"AP/{name}", ap)
+            images = self.pictures(self.model)
+            tf.summary.image("attention", images, max_outputs=len(images))
+        self.writer.flush()
+
+    def on_train_end(self, logs=None):
+        """Closes the event file."""
+        self.writer.close()
+
+
+def callbacks(directory, classes, batches, targets, pictures, prefix="val"):
+    """Lists the callbacks of a run, each before those that read its logs.
+
+    Args:
+        directory: path of the run; gains `checkpoints`, `tensorboard` and
+            `history.csv`.
+        classes: tuple of str.
+        batches: as `Validation`.
+        targets: as `Validation`.
+        pictures: as `TensorBoard`.
+        prefix: as `Validation`.
+
+    Returns:
+        list of `keras.callbacks.Callback`.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)  # CSVLogger does not
+    validation = Validation(batches, targets, prefix)
+    return [
+        StopOnNaN(directory / "checkpoints"),
+        validation,
+        LearningRates(),
+        TensorBoard(directory / "tensorboard", classes, validation, pictures),
+        keras.callbacks.CSVLogger(directory / "history.csv", append=True),
+        Checkpoint(directory / "checkpoints", f"{prefix}_mAP"),
+    ]
+
+
+def _checkpoints(directory):
+    """Gives the whole checkpoint folders, in the order of their epochs."""
+    folders = pathlib.Path(directory).glob("epoch_*")
+    return sorted(folder for folder in folders if folder.suffix != ".tmp")
+
+
+def _state(folder):
+    return json.loads((folder / "state.json").read_text())
+
+
+def _random_states(model):
+    weights = {id(weight) for weight in model.weights}
+    return [v for v in model.variables if id(v) not in weights]
