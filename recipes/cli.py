@@ -362,6 +362,12 @@ def train(method, recipe, arguments, build):
             arguments.dataset, arguments.data_dir, recipe.validation_fraction
         )
         steps = pipeline.steps_per_epoch(data.training, recipe.batch_size)
+        if recipe.batch_size < strategy.num_replicas_in_sync:
+            raise ValueError(
+                "Every replica needs an image: `batch_size` must be at least "
+                f"{strategy.num_replicas_in_sync}. "
+                f"Received: batch_size={recipe.batch_size}"
+            )
         with strategy.scope():
             keras.utils.set_random_seed(recipe.seed)
             backbone = make_backbone(recipe)
@@ -515,7 +521,7 @@ def evaluate(model, examples, classes, image_size, batch_size):
     """
     batches = pipeline.evaluation_batches(examples, image_size, batch_size)
     probabilities = training.predict(
-        model, batches, verbose=1 if sys.stdout.isatty() else 0
+        model, batches, len(examples), verbose=int(sys.stdout.isatty())
     )
     targets = np.stack([example.targets for example in examples])
     return probabilities, reports.measure(targets, probabilities, classes)

@@ -60,7 +60,9 @@ def main(argv=None):
     examples = [e for i, e in enumerate(examples) if i not in bad]
     if examples:
         probabilities = training.predict(
-            model, pipeline.evaluation_batches(examples, image_size, 32)
+            model,
+            pipeline.evaluation_batches(examples, image_size, 32),
+            len(examples),
         )
         paths = cli.draw_evidence(
             arguments.output_dir,

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+MARGIN = 16  # pixels, the largest block of a JPEG
+
 
 def decode(image_bytes, ratio=1):
     """Decodes a JPEG or PNG image.
@@ -48,12 +50,17 @@ def decode_crop(image_bytes, crop):
     Raises:
         tf.errors.InvalidArgumentError: If the bytes are not an image.
     """
+    crop = tf.convert_to_tensor(crop, "float32")
     shape = image_shape(image_bytes)
     size = tf.cast(shape, "float32")
     start = tf.minimum(tf.cast(tf.round(crop[:2] * size), "int32"), shape - 1)
     end = tf.cast(tf.round(crop[2:] * size), "int32")
-    window = tf.concat([start, tf.maximum(end - start, 1)], axis=0)
-    return tf.cond(
+    end = tf.maximum(end, start + 1)
+    # A decoder smooths colours over neighbours: to give the edge of the crop
+    # the pixels that it has in the whole image, read a margin and cut it off.
+    outer = tf.maximum(start - MARGIN, 0)
+    window = tf.concat([outer, tf.minimum(end + MARGIN, shape) - outer], axis=0)
+    image = tf.cond(
         tf.io.is_jpeg(image_bytes),
         lambda: tf.io.decode_and_crop_jpeg(
             image_bytes, window, channels=3, dct_method="INTEGER_ACCURATE"
@@ -62,6 +69,11 @@ def decode_crop(image_bytes, crop):
             decode(image_bytes), *tf.unstack(window)
         ),
     )
+    (top, left), (bottom, right) = (
+        tf.unstack(start - outer),
+        tf.unstack(end - outer),
+    )
+    return image[top:bottom, left:right]
 
 
 def image_shape(image_bytes):

@@ -185,13 +185,14 @@ def two_groups(model, backbone, backbone_optimizer, head_optimizer):
     return keras.optimizers.MultiOptimizer(optimizers)
 
 
-def predict(model, batches, verbose=0):
+def predict(model, batches, num_examples, verbose=0):
     """Computes probabilities, in the order of the examples.
 
     Args:
         model: `keras.Model` from images to logits.
         batches: `tf.data.Dataset` of `(images, targets)`, see
             `zoo.data.pipeline.evaluation_batches`.
+        num_examples: int. How many examples are in `batches`.
         verbose: int. 1 shows a progress bar.
 
     Returns:
@@ -200,7 +201,15 @@ def predict(model, batches, verbose=0):
     Raises:
         FloatingPointError: If a logit is not finite.
     """
-    logits = model.predict(batches, verbose=verbose)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+
+    def pad(images, targets):
+        # A last batch with fewer images than replicas would leave one of
+        # them an empty batch, at which its operations fail.
+        missing = tf.maximum(replicas - tf.shape(images)[0], 0)
+        return tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+
+    logits = model.predict(batches.map(pad), verbose=verbose)[:num_examples]
     if not np.isfinite(logits).all():
         raise FloatingPointError(
             f"The model {model.name!r} gives logits that are not finite."
@@ -229,7 +238,7 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Predicts and measures."""
-        probabilities = predict(self.model, self.batches)
+        probabilities = predict(self.model, self.batches, len(self.targets))
         ap = metrics.average_precision(self.targets, probabilities)
         f1 = metrics.precision_recall_f1(self.targets, probabilities)
         self.average_precision = ap
@@ -317,7 +326,8 @@ def resume(model, directory):
 
 def load_checkpoint(model, folder):
     """Loads weights, optimizer and random states of one checkpoint folder."""
-    model.optimizer.build(model.trainable_variables)
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
     model.load_weights(folder / "state.weights.h5")
     values = _state(folder)["random_states"]
     for variable, value in zip(_random_states(model), values, strict=True):

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from contract import check_layer
 from keras import ops
 
+from tests.contract import check_layer
 from zoo.layers import ResidualAttention
 
 

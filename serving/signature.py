@@ -1,0 +1,39 @@
+"""The names that the export, the server and the client agree on.
+
+A version of a model is a folder `<base path>/<number>` in TensorFlow's
+SavedModel format. Every model answers three signatures; the first axis of
+every input and output is the batch, except for `labels`:
+
+| signature         | in            | out                                   |
+|-------------------|---------------|---------------------------------------|
+| `serving_default` | `image_bytes` | `probabilities`, `top_labels`,        |
+|                   |               | `top_probabilities`                   |
+| `image`           | `image`       | `probabilities`                       |
+| `labels`          | nothing       | `labels`                              |
+
+This file imports nothing, so that the client installs without the models and
+the models without the client.
+"""
+
+# Signatures.
+SERVING_DEFAULT = "serving_default"
+IMAGE_SIGNATURE = "image"
+LABELS_SIGNATURE = "labels"
+
+# Inputs.
+IMAGE_BYTES = "image_bytes"  # string (batch,): encoded JPEG or PNG
+IMAGE = "image"  # float32 (batch, height, width, 3), RGB, 0 to 255
+
+# Outputs.
+PROBABILITIES = "probabilities"  # float32 (batch, num_classes)
+TOP_LABELS = "top_labels"  # string (batch, k), most probable first
+TOP_PROBABILITIES = "top_probabilities"  # float32 (batch, k), sorted
+LABELS = "labels"  # string (num_classes,), in class order
+
+# Files inside an exported version. The first name is TensorFlow Serving's.
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+CARD_FILE = "assets.extra/card.json"
+LABELS_FILE = "assets/labels.txt"
+
+# The largest gRPC message that either side accepts unless told otherwise.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024

@@ -1,0 +1,47 @@
+import numpy as np
+import tensorflow as tf
+
+from zoo.data import augment
+
+
+def crops(shape, count=400, **arguments):
+    draw = tf.function(
+        lambda i: augment.random_crop(shape, tf.stack([7, i]), **arguments)
+    )
+    return np.stack([draw(tf.constant(i)) for i in range(count)])
+
+
+class RandomCropTest(tf.test.TestCase):
+    def test_stays_inside_and_keeps_the_area(self):
+        boxes = crops((100, 150), min_area=0.5, max_ratio=4 / 3)
+        self.assertAllInRange(boxes, 0, 1)
+        height, width = (boxes[:, 2:] - boxes[:, :2]).T
+        area = height * width
+        # A side that is cut to the image's may leave less than the least.
+        whole = (height < 1) & (width < 1)
+        self.assertAllInRange(area[whole], 0.5 - 1e-5, 1)
+        self.assertLess(area.min(), 0.55)
+        self.assertGreater(area.max(), 0.85)
+        ratio = (width * 150) / (height * 100)
+        self.assertAllInRange(ratio[whole], 3 / 4 - 1e-4, 4 / 3 + 1e-4)
+
+    def test_is_a_function_of_its_seed(self):
+        self.assertAllEqual(crops((9, 9), 20), crops((9, 9), 20))
+        self.assertLen(np.unique(crops((9, 9), 20), axis=0), 20)
+
+    def test_area_one_is_the_whole_of_a_square(self):
+        boxes = crops((50, 50), 20, min_area=1.0, max_ratio=1.0)
+        self.assertAllClose(boxes, np.tile([0.0, 0, 1, 1], (20, 1)))
+
+
+class RandomFlipTest(tf.test.TestCase):
+    def test_mirrors_half_of_the_images(self):
+        image = np.random.default_rng(0).normal(size=(4, 6, 3))
+        flipped = 0
+        for i in range(200):
+            result = augment.random_flip(image, (0, i)).numpy()
+            if (result == image[:, ::-1]).all():
+                flipped += 1
+            else:
+                self.assertAllEqual(result, image)
+        self.assertBetween(flipped, 70, 130)

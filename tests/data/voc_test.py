@@ -1,0 +1,124 @@
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from zoo.data import voc
+
+MINI = pathlib.Path(__file__).parents[3] / "shared/data/voc_mini/VOCdevkit"
+
+HEAD = "<size><width>200</width><height>100</height><depth>3</depth></size>"
+
+
+def write(folder, annotations, split="trainval"):
+    """Writes a year folder with one annotation file an item."""
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / f"ImageSets/Main/{split}.txt").write_text("\n".join(annotations))
+    for image_id, body in annotations.items():
+        text = f"<annotation>{HEAD}{body}</annotation>"
+        (folder / f"Annotations/{image_id}.xml").write_text(text)
+
+
+def entry(name, difficult=0, box=(11, 21, 60, 70)):
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    box = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+    return (
+        f"<object><name>{name}</name><difficult>{difficult}</difficult>"
+        f"<bndbox>{box}</bndbox><part><name>head</name></part></object>"
+    )
+
+
+class VocTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.root = pathlib.Path(self.get_temp_dir())
+        self.year = self.root / "VOC2007"
+
+    def test_targets_and_boxes(self):
+        body = (
+            entry("car")
+            + entry("dog", difficult=1)
+            + entry("cat", difficult=1)
+            + entry("cat", box=(1, 1, 200, 100))
+        )
+        write(self.year, {"000001": body, "000002": ""})
+        dataset = voc.read(self.root, "trainval")
+        first, second = dataset.examples
+        present = {
+            dataset.classes[k]: first.targets[k]
+            for k in np.flatnonzero(first.targets)
+        }
+        self.assertEqual(present, {"car": 1, "cat": 1, "dog": -1})
+        self.assertAllClose(
+            first.boxes[[0, 3]], [[0.2, 0.05, 0.7, 0.3], [0, 0, 1, 1]]
+        )
+        names = [dataset.classes[k] for k in first.box_classes]
+        self.assertEqual(names, ["car", "dog", "cat", "cat"])
+        self.assertAllEqual(first.box_difficult, [False, True, True, False])
+        self.assertEqual(first.image_id, "000001")
+        self.assertEqual(
+            first.image_path, str(self.year / "JPEGImages/000001.jpg")
+        )
+        self.assertAllEqual(second.targets, np.zeros(20))
+        self.assertEqual(second.boxes.shape, (0, 4))
+        self.assertEqual(dataset.targets().shape, (2, 20))
+
+    def test_finds_the_year(self):
+        write(self.year, {"a": entry("car")})
+        self.assertLen(voc.read(self.year, "trainval").examples, 1)
+        write(self.root / "VOC2012", {"b": entry("car"), "c": ""})
+        dataset = voc.read(self.root, "trainval", year=2012)
+        self.assertLen(dataset.examples, 2)
+        with self.assertRaisesRegex(FileNotFoundError, "VOC2007.*VOC2012"):
+            voc.read(self.root, "trainval")
+        with self.assertRaisesRegex(FileNotFoundError, "year=2010"):
+            voc.read(self.root, "trainval", year=2010)
+
+    def test_own_classes(self):
+        write(self.year, {"a": entry("kite")})
+        dataset = voc.read(self.year, "trainval", classes=("bird", "kite"))
+        self.assertAllEqual(dataset.targets(), [[0, 1]])
+
+    def test_names_what_is_missing(self):
+        with self.assertRaisesRegex(FileNotFoundError, "nowhere"):
+            voc.read(self.root / "nowhere", "trainval")
+        write(self.year, {"a": entry("car")})
+        with self.assertRaisesRegex(
+            FileNotFoundError, r"splits \['trainval'\].*split='test'"
+        ):
+            voc.read(self.root, "test")
+        (self.year / "Annotations/a.xml").unlink()
+        with self.assertRaisesRegex(FileNotFoundError, "a.xml"):
+            voc.read(self.root, "trainval")
+
+    def test_names_the_bad_field(self):
+        for body, message in {
+            entry("zebra"): r"a.xml.*'object/name'.*Received: 'zebra'",
+            entry("car", box=(5, 5, "x", 9)): r"a.xml.*'bndbox/xmax'.*'x'",
+            entry("car", box=(9, 5, 8, 9)): r"a.xml.*'bndbox' of 'car'",
+            "</annotation>": r"a.xml.*not valid XML",
+            "": r"names no image",
+        }.items():
+            write(self.year, {"a": body} if body else {})
+            with self.assertRaisesRegex(ValueError, message):
+                voc.read(self.root, "trainval")
+
+    @pytest.mark.skipif(
+        not MINI.exists(), reason="shared/data is not in this checkout"
+    )
+    def test_agrees_with_the_devkits_own_class_lists(self):
+        """The lists `<class>_trainval.txt` say 1, 0 (difficult) or -1."""
+        dataset = voc.read(MINI, "trainval")
+        said = {1: 1, 0: -1, -1: 0}
+        for k, name in enumerate(dataset.classes):
+            path = MINI / f"VOC2012/ImageSets/Main/{name}_trainval.txt"
+            rows = [line.split() for line in path.read_text().splitlines()]
+            expected = {image_id: said[int(value)] for image_id, value in rows}
+            for example in dataset.examples:
+                self.assertEqual(
+                    example.targets[k],
+                    expected[example.image_id],
+                    (name, example.image_id),
+                )

@@ -1,0 +1,365 @@
+import json
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from zoo import training
+from zoo.backbones import tiny
+from zoo.losses import BinaryCrossentropy
+from zoo.models import csra
+
+CLASSES = ("a", "b", "c")
+
+
+def data(count=24, size=32, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(0, 255, (count, size, size, 3)).astype("float32")
+    targets = (rng.random((count, 3)) < 0.4).astype("float32")
+    targets[:3] = np.eye(3)
+    return images, targets
+
+
+def batches(images, targets, size=4):
+    return tf.data.Dataset.from_tensor_slices((images, targets)).batch(size)
+
+
+def compiled(strategy=None, learning_rate=0.01):
+    with (strategy or training.strategy("one")).scope():
+        keras.utils.set_random_seed(0)
+        backbone = tiny(image_size=32)
+        model = csra(backbone, 3)
+        model.compile(
+            training.two_groups(
+                model,
+                backbone,
+                keras.optimizers.SGD(
+                    learning_rate, momentum=0.9, name="backbone"
+                ),
+                keras.optimizers.SGD(
+                    10 * learning_rate, momentum=0.9, name="head"
+                ),
+            ),
+            BinaryCrossentropy(),
+            jit_compile=False,
+        )
+    return model
+
+
+class StrategyTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters("all", "one")
+    def test_one_replica_without_gpus(self, devices):
+        self.assertEqual(training.strategy(devices).num_replicas_in_sync, 1)
+
+    @parameterized.parameters("two", "cpu:0", "cpu:", "gpu:1")
+    def test_names_a_bad_choice(self, devices):
+        with self.assertRaisesRegex(ValueError, f"devices='{devices}'"):
+            training.strategy(devices)
+
+
+class CheckDistributableTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ("gradient_accumulation_steps=2", {"gradient_accumulation_steps": 2}),
+        ("steps_per_execution=2", {"steps_per_execution": 2}),
+        ("jit_compile=True", {"jit_compile": True}),
+    )
+    def test_refuses_what_keras_breaks(self, message, option):
+        def check(grouped):
+            model = compiled()
+            accumulate = option.get("gradient_accumulation_steps")
+            optimizer = keras.optimizers.SGD(
+                gradient_accumulation_steps=accumulate
+            )
+            if grouped:
+                optimizer = training.two_groups(
+                    model, model.layers[1], optimizer, keras.optimizers.SGD()
+                )
+            others = {k: v for k, v in option.items() if not accumulate}
+            others = {"jit_compile": False, **others}
+            with model.distribute_strategy.scope():
+                model.compile(optimizer, "mse", **others)
+            training.check_distributable(model)
+
+        for grouped in (False, True):
+            with self.assertRaisesRegex(ValueError, message):
+                check(grouped)
+
+    def test_accepts_the_recipes_model(self):
+        training.check_distributable(compiled())
+
+    def test_leaves_other_strategies_alone(self):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=True)
+        training.check_distributable(model)
+
+
+class WarmupStepDecayTest(tf.test.TestCase):
+    def test_rises_then_falls(self):
+        schedule = training.WarmupStepDecay(
+            0.1, warmup_steps=4, decay_steps=3, decay_rate=0.5
+        )
+        rates = [float(schedule(step)) for step in range(12)]
+        expected = [0.025, 0.05, 0.075, 0.1]
+        expected += [0.1] * 3 + [0.05] * 3 + [0.025] * 2
+        self.assertAllClose(rates, expected)
+
+    def test_no_warmup(self):
+        schedule = training.WarmupStepDecay(0.1, 0, 2)
+        rates = [float(schedule(step)) for step in range(3)]
+        self.assertAllClose(rates, [0.1, 0.1, 0.01])
+
+    def test_config(self):
+        schedule = training.WarmupStepDecay(0.1, 4, 3, 0.5)
+        again = training.WarmupStepDecay.from_config(schedule.get_config())
+        self.assertAllClose(again(9), schedule(9))
+
+    def test_names_bad_steps(self):
+        with self.assertRaisesRegex(ValueError, "decay_steps=0"):
+            training.WarmupStepDecay(0.1, 4, 0)
+
+
+class TwoGroupsTest(tf.test.TestCase):
+    def test_each_group_has_its_learning_rate(self):
+        images, targets = data(4)
+        model = compiled(tf.distribute.get_strategy())
+        backbone = model.get_layer("tiny")
+        before = [w.numpy() for w in model.trainable_weights]
+        with tf.GradientTape() as tape:
+            loss = BinaryCrossentropy()(targets, model(images, training=True))
+        variables = [w.value for w in model.trainable_weights]
+        gradients = tape.gradient(loss, variables)
+        model.optimizer.apply(gradients, model.trainable_weights)
+        inside = {id(w) for w in backbone.trainable_weights}
+        self.assertNotEmpty(inside)
+        for weight, old, gradient in zip(
+            model.trainable_weights, before, gradients, strict=True
+        ):
+            rate = 0.01 if id(weight) in inside else 0.1
+            expected = old - rate * gradient
+            self.assertAllClose(weight.numpy(), expected, atol=1e-7)
+
+
+class PredictTest(tf.test.TestCase):
+    def test_gives_probabilities_in_order(self):
+        images, targets = data(10)
+        model = compiled()
+        probabilities = training.predict(
+            model, batches(images, targets), len(images)
+        )
+        self.assertAllClose(
+            probabilities, tf.sigmoid(model(images)), rtol=1e-5, atol=1e-6
+        )
+
+    def test_names_a_model_that_gives_nan(self):
+        images, targets = data(4)
+        model = compiled()
+        model.get_layer("head_0").classifier.assign(np.full((160, 3), np.nan))
+        with self.assertRaisesRegex(FloatingPointError, "'csra'"):
+            training.predict(model, batches(images, targets), len(images))
+
+
+class CallbacksTest(tf.test.TestCase):
+    def fit(self, directory, epochs, model=None, resume=False, images=None):
+        own_images, targets = data()
+        images = own_images if images is None else images
+        model = model or compiled()
+        checkpoints = directory / "checkpoints"
+        first = training.resume(model, checkpoints) if resume else 0
+        held_out = batches(images[:10], targets[:10])
+        listed = training.callbacks(
+            directory,
+            CLASSES,
+            held_out,
+            targets[:10],
+            lambda model: np.zeros((2, 8, 8, 3), "uint8"),
+        )
+        model.fit(
+            batches(images, targets),
+            initial_epoch=first,
+            epochs=epochs,
+            callbacks=listed,
+            shuffle=False,
+            verbose=0,
+        )
+        return model, first
+
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.get_temp_dir()) / self.id()
+
+    def test_history_has_the_metrics_and_both_learning_rates(self):
+        self.fit(self.directory, epochs=2)
+        rows = (self.directory / "history.csv").read_text().splitlines()
+        self.assertLen(rows, 3)
+        header = rows[0].split(",")
+        for name in ("loss", "val_mAP", "val_CF1", "val_OF1"):
+            self.assertIn(name, header)
+        row = dict(zip(header, rows[1].split(","), strict=True))
+        self.assertAlmostEqual(float(row["learning_rate_backbone"]), 0.01)
+        self.assertAlmostEqual(float(row["learning_rate_head"]), 0.1)
+
+    def test_tensorboard_has_scalars_and_pictures(self):
+        self.fit(self.directory, epochs=2)
+        (path,) = (self.directory / "tensorboard").iterdir()
+        tags = set()
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            tags |= {value.tag for value in event.summary.value}
+        self.assertContainsSubset(
+            {
+                "epochs/loss",
+                "epochs/val_mAP",
+                "epochs/val_CF1",
+                "epochs/val_OF1",
+                "epochs/learning_rate_backbone",
+                "epochs/learning_rate_head",
+                "AP/a",
+                "AP/b",
+                "AP/c",
+                "attention",
+            },
+            tags,
+        )
+
+    def test_keeps_the_last_and_the_best(self):
+        checkpoint = training.Checkpoint(self.directory, "val_mAP")
+        checkpoint.set_model(compiled())
+        values = [0.2, 0.5, 0.4, 0.5, 0.1]
+        for epoch, value in enumerate(values):
+            checkpoint.on_epoch_end(epoch, {"val_mAP": value})
+        names = sorted(path.name for path in self.directory.iterdir())
+        self.assertEqual(names, ["epoch_0004", "epoch_0005"])
+        best = training.best_checkpoint(self.directory, "val_mAP")
+        self.assertEqual(best.name, "epoch_0004")
+        state = json.loads((best / "state.json").read_text())
+        self.assertEqual((state["epoch"], state["val_mAP"]), (4, 0.5))
+
+    def test_a_half_written_checkpoint_is_not_used(self):
+        self.fit(self.directory, epochs=1)
+        half = self.directory / "checkpoints/epoch_0002.tmp"
+        half.mkdir()
+        (half / "state.weights.h5").write_bytes(b"half")
+        model = compiled()
+        self.assertEqual(training.resume(model, half.parent), 1)
+        self.fit(self.directory, epochs=2, resume=True)
+        self.assertFalse(half.exists())
+        self.assertEqual(training.resume(model, half.parent), 2)
+
+    def test_a_resumed_run_ends_as_one_that_was_not_stopped(self):
+        whole, _ = self.fit(self.directory / "whole", epochs=4)
+        self.fit(self.directory / "stopped", epochs=2)
+        resumed, first = self.fit(
+            self.directory / "stopped", epochs=4, resume=True
+        )
+        self.assertEqual(first, 2)
+        for expected, weight in zip(
+            whole.weights, resumed.weights, strict=True
+        ):
+            self.assertAllEqual(weight.numpy(), expected.numpy())
+        for expected, variable in zip(
+            whole.optimizer.variables, resumed.optimizer.variables, strict=True
+        ):
+            self.assertAllEqual(variable.numpy(), expected.numpy())
+
+    def test_random_states_are_restored(self):
+        def with_dropout():
+            image = keras.Input((4,))
+            logits = keras.layers.Dropout(0.5, seed=1)(image)
+            model = keras.Model(image, keras.layers.Dense(1)(logits))
+            model.compile("sgd", "mse")
+            return model
+
+        model = with_dropout()
+        model(np.ones((1, 4)), training=True)
+        checkpoint = training.Checkpoint(self.directory, "x")
+        checkpoint.set_model(model)
+        checkpoint.on_epoch_end(0, {"x": 1.0})
+        again = with_dropout()
+        training.resume(again, self.directory)
+        for _ in range(3):
+            expected = model.layers[1](np.ones((9, 4)), training=True)
+            dropped = again.layers[1](np.ones((9, 4)), training=True)
+            self.assertAllEqual(dropped, expected)
+
+    def test_nothing_to_resume(self):
+        self.assertEqual(training.resume(compiled(), self.directory), 0)
+
+    # Keras leaves CSVLogger's file open where a callback raises.
+    @pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    )
+    def test_stops_on_nan_and_names_the_last_good_checkpoint(self):
+        model, _ = self.fit(self.directory, epochs=1)
+        images, _ = data()
+        images[9] = np.nan
+        with self.assertRaisesRegex(
+            FloatingPointError, "step 3 of epoch 2.*checkpoints/epoch_0001"
+        ):
+            self.fit(self.directory, epochs=2, resume=True, images=images)
+
+
+REPLICAS = """
+    import sys
+    import keras, numpy as np
+    sys.path[:0] = [{root!r}]
+    from tests.training_test import batches, compiled, data
+    from zoo import training
+
+    strategy = training.strategy({devices!r})
+    images, targets = data()
+    model = compiled(strategy, learning_rate=0.003)
+    # Batch statistics are of a replica's own images: fix them to compare.
+    model.get_layer("tiny").trainable = True
+    for layer in model.get_layer("tiny").layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    with strategy.scope():
+        model.compile(model.optimizer, model.loss, jit_compile=False)
+    losses = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append((batch + 1) * logs["loss"])
+
+    model.fit(
+        batches(images, targets), epochs=4, shuffle=False, verbose=0,
+        callbacks=[Record()],
+    )
+    # 10 images in batches of 4: the last batch has 2, and with 9 only 1.
+    ragged = [
+        training.predict(model, batches(images[:n], targets[:n]), n)
+        for n in (9, 10)
+    ]
+    np.savez(
+        {output!r}, losses=losses, nine=ragged[0], ten=ragged[1],
+        replicas=strategy.num_replicas_in_sync,
+    )
+"""
+
+
+class ReplicasTest(tf.test.TestCase):
+    def test_two_replicas_train_and_predict_as_one(self):
+        results = {}
+        for devices in ("one", "cpu:2"):
+            output = f"{self.get_temp_dir()}/{devices}.npz"
+            script = textwrap.dedent(REPLICAS).format(
+                root=str(pathlib.Path(__file__).parents[1]),
+                devices=devices,
+                output=output,
+            )
+            subprocess.run([sys.executable, "-c", script], check=True)
+            results[devices] = dict(np.load(output))
+        one, two = results["one"], results["cpu:2"]
+        self.assertEqual((one["replicas"], two["replicas"]), (1, 2))
+        self.assertAllClose(two["losses"], one["losses"], rtol=0, atol=1e-4)
+        self.assertGreater(np.ptp(one["losses"]), 0.01)
+        self.assertEqual(two["nine"].shape, (9, 3))
+        self.assertAllClose(two["nine"], one["nine"], atol=1e-4)
+        self.assertAllClose(two["ten"], one["ten"], atol=1e-4)
+        self.assertAllClose(two["ten"][:9], two["nine"], atol=1e-6)
