@@ -18,6 +18,7 @@ setup(
         "tensorflow~=2.21.0",
         "keras~=3.15.1",
         "keras-hub~=0.32.0",
+        "safetensors>=0.5",  # keras-hub reads timm's weights with it
         "tensorflow-serving-api~=2.21.0",
         "tensorboard~=2.21.0",
         "numpy>=2.0",

@@ -18,10 +18,11 @@ def measure(targets, probabilities, classes):
         classes: sequence of str.
 
     Returns:
-        dict, ready for JSON: `mAP` and `mAP_mode`; `all` (threshold 0.5) and
-        `top3`, each a dict of CP CR CF1 OP OR OF1; `AP`, a dict from class to
-        average precision, `None` for a class without positives, which the
-        mean leaves out; `num_examples`. All from 0 to 1.
+        dict, ready for JSON, all from 0 to 1: `mAP` and `mAP_mode`; `all`
+        (labels above 0.5) and `top3` (of these, an image's three highest),
+        each a dict of CP CR CF1 OP OR OF1; `AP`, a dict from class to average
+        precision, `None` for a class without positives, which the mean leaves
+        out; `num_examples`.
 
     Example:
 
@@ -31,14 +32,13 @@ def measure(targets, probabilities, classes):
     """
     targets, probabilities = np.asarray(targets), np.asarray(probabilities)
     ap = metrics.average_precision(targets, probabilities, mode=MODE)
-    top_k = min(TOP_K, len(classes))
     return {
         "mAP": float(np.nanmean(ap)),
         "mAP_mode": MODE,
         "num_examples": len(targets),
         "all": metrics.precision_recall_f1(targets, probabilities),
         "top3": metrics.precision_recall_f1(
-            targets, probabilities, top_k=top_k
+            targets, probabilities, top_k=TOP_K
         ),
         "AP": {
             name: None if np.isnan(value) else float(value)

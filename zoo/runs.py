@@ -14,6 +14,7 @@ export/           SavedModel versions, ready to serve
 card.json         what the model is; written last: the run has ended
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -22,7 +23,6 @@ import subprocess
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 CARD = "card.json"
 METRICS = "metrics.json"
@@ -104,10 +104,9 @@ def write_json(path, value):
 
 
 def save_model(path, model):
-    """Saves a model without its optimizer, beside and renamed."""
-    _write_beside(
-        path, lambda temporary: model.save(temporary, include_optimizer=False)
-    )
+    """Saves a functional model alone, without loss and optimizer."""
+    bare = keras.Model(model.input, model.output, name=model.name)
+    _write_beside(path, bare.save)
 
 
 def save_predictions(path, examples, targets, probabilities):
@@ -126,11 +125,10 @@ def save_predictions(path, examples, targets, probabilities):
 
 def versions():
     """Lists what the numbers of a run may depend on beside its recipe."""
+    packages = ("tensorflow", "keras", "keras-hub", "numpy")
     return {
         "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
+        **{name: importlib.metadata.version(name) for name in packages},
     }
 
 

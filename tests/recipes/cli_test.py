@@ -1,0 +1,285 @@
+import dataclasses
+import io
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from recipes import cli, evaluate, predict, train_baseline, train_csra
+from zoo import preprocess
+from zoo.data import scenes
+
+
+def run(main, *arguments):
+    """Runs a command and gives what it printed and how it ended."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            # Python prints a message that it is handed, and ends with 1.
+            code = 1 if isinstance(end.code, str) else end.code or 0
+            err.write(end.code if isinstance(end.code, str) else "")
+    return out.getvalue(), err.getvalue(), code
+
+
+class ParseTest(parameterized.TestCase, tf.test.TestCase):
+    def test_data_set_and_backbone_choose_the_recipe(self):
+        _, recipe = cli.parse("", train_csra.RECIPES, [])
+        self.assertEqual(
+            (recipe.backbone, recipe.image_size, recipe.residual_weight),
+            ("tiny", 128, 0.3),
+        )
+        flags = ["--dataset", "voc2007", "--data_dir", "x"]
+        _, recipe = cli.parse("", train_csra.RECIPES, flags)
+        self.assertEqual((recipe.backbone, recipe.image_size), ("tiny", 224))
+        flags += ["--backbone", "resnet101"]
+        _, recipe = cli.parse("", train_csra.RECIPES, flags)
+        self.assertEqual(
+            dataclasses.asdict(recipe),
+            {
+                "backbone": "resnet101",
+                "pretrained": "imagenet",
+                "normalization": "unit",
+                "image_size": 448,
+                "batch_size": 16,
+                "epochs": 30,
+                "optimizer": "sgd",
+                "backbone_learning_rate": 0.01,
+                "head_learning_rate": 0.1,
+                "weight_decay": 1e-4,
+                "schedule": "step",
+                "warmup_epochs": 2.0,
+                "decay_epochs": 4.0,
+                "crop_area": 0.7,
+                "unknown": "absent",
+                "validation_fraction": 0.1,
+                "seed": 0,
+                "num_heads": 1,
+                "residual_weight": 0.1,
+                "pooling": "residual",
+                "normalize": True,
+            },
+        )
+
+    @parameterized.parameters(train_csra, train_baseline)
+    def test_every_field_is_a_typed_flag(self, module):
+        _, recipe = cli.parse("", module.RECIPES, [])
+        other = {int: 7, float: 0.25, str: "x", bool: False}
+        for field in dataclasses.fields(recipe):
+            if field.name == "backbone":
+                continue
+            value = other.get(field.type) if field.type in other else None
+            if value is None:  # a choice: the last one
+                value = field.type.__args__[-1]
+            flags = [f"--{field.name}", str(value)]
+            _, changed = cli.parse("", module.RECIPES, flags)
+            expected = dataclasses.replace(recipe, **{field.name: value})
+            self.assertEqual(changed, expected)
+
+    @parameterized.parameters(
+        ("--epoch 3", "--epoch"),  # no prefixes: another field might be meant
+        ("--dataset coco", "voc2007"),
+        ("--backbone vgg", "resnet101"),
+        ("--optimizer adam", "adamw"),
+        ("--normalize maybe", "--normalize"),
+        ("--epochs many", "--epochs"),
+        ("--dataset voc2007", "--data_dir"),
+    )
+    def test_names_a_bad_flag_and_what_exists(self, flags, message):
+        _, err, code = run(train_csra.main, *flags.split())
+        self.assertEqual(code, 2)
+        self.assertIn(message, err.splitlines()[-1])
+
+    @parameterized.parameters(train_csra, train_baseline, evaluate, predict)
+    def test_help(self, module):
+        out, _, code = run(module.main, "--help")
+        self.assertEqual(code, 0)
+        self.assertIn("python recipes/", out)
+
+
+class RunTest(parameterized.TestCase, tf.test.TestCase):
+    """One run on 40 drawn images, from files to a served-ready version."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.home = pathlib.Path(
+            cls.enterClassContext(tempfile.TemporaryDirectory())
+        )
+        cls.data = cls.home / "scenes"
+        scenes.write(cls.data, num_trainval=40, num_test=10)
+        broken = cls.data / "JPEGImages/trainval_000003.jpg"
+        broken.write_bytes(broken.read_bytes()[:500])
+        cls.flags = ("--data_dir", cls.data, "--batch_size", 8)
+        cls.csra, cls.gap = cls.home / "runs/csra", cls.home / "runs/gap"
+        cls.printed = {}
+        for main, directory in (
+            (train_csra.main, cls.csra),
+            (train_baseline.main, cls.gap),
+        ):
+            cls.printed[directory] = run(
+                main, *cls.flags, "--epochs", 2, "--output_dir", directory
+            )
+
+    def test_prints_the_table_and_the_next_commands(self):
+        out, err, code = self.printed[self.csra]
+        self.assertEqual(code, 0, err)
+        self.assertIn("35 training and 4 validation images", out)
+        self.assertIn("mAP (continuous)", out)
+        self.assertIn("umbrella", out)
+        self.assertIn("serving.server --port 8500", out)
+        self.assertIn(f"--model csra={self.csra}/export/csra", out)
+        self.assertIn("serving.client --target localhost:8500", out)
+
+    def test_an_unreadable_training_image_is_named_and_skipped(self):
+        _, err, _ = self.printed[self.csra]
+        self.assertIn("1 of 40 images of trainval cannot be read", err)
+        self.assertIn("trainval_000003.jpg: not a whole JPEG", err)
+
+    def test_an_unreadable_test_image_is_an_error(self):
+        other = self.home / "other"
+        scenes.write(other, num_trainval=20, num_test=3)
+        (other / "JPEGImages/test_000001.jpg").unlink()
+        _, err, code = run(
+            *(train_csra.main, "--data_dir", other),
+            *("--output_dir", self.home / "runs/none"),
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("1 of 3 images of test", err)
+        self.assertIn("test_000001.jpg: there is no such file", err)
+        self.assertFalse((self.home / "runs/none").exists())
+
+    def test_leaves_every_file(self):
+        for name in (
+            *("model.keras", "metrics.json", "predictions.npz", "card.json"),
+            *("recipe.json", "history.csv", "tensorboard", "checkpoints"),
+            *("export/csra/1/saved_model.pb", "pictures/test_000000.png"),
+        ):
+            self.assertTrue((self.csra / name).exists(), name)
+        self.assertLen(list((self.csra / "pictures").iterdir()), 8)
+
+    def test_metrics_and_predictions(self):
+        report = json.loads((self.csra / "metrics.json").read_text())
+        self.assertBetween(report["mAP"], 0, 1)
+        self.assertEqual(report["mAP_mode"], "continuous")
+        self.assertEqual(report["images"], "scenes test")
+        stored = np.load(self.csra / "predictions.npz")
+        self.assertEqual(stored["probabilities"].shape, (10, 16))
+        self.assertEqual(stored["image_ids"][3], "test_000003")
+        data = scenes.read(self.data, "test")
+        self.assertAllEqual(stored["targets"], data.targets())
+        model = keras.saving.load_model(self.csra / "model.keras")
+        image_bytes = tf.io.read_file(data.examples[3].image_path)
+        expected = model(preprocess.load(image_bytes, 128)[None])
+        expected = tf.sigmoid(expected)[0]
+        self.assertAllClose(stored["probabilities"][3], expected, atol=1e-5)
+
+    def test_card(self):
+        card = json.loads((self.csra / "card.json").read_text())
+        self.assertContainsSubset(
+            {
+                *("method", "backbone", "dataset", "classes", "preprocessing"),
+                *("seed", "versions", "commit", "metrics", "command"),
+            },
+            card,
+        )
+        self.assertEqual(card["classes"], list(scenes.CLASSES))
+        exported = self.csra / "export/csra/1/assets.extra/card.json"
+        self.assertEqual(json.loads(exported.read_text()), card)
+
+    def test_a_finished_run_is_not_overwritten(self):
+        before = (self.csra / "model.keras").read_bytes()
+        for flags in ((), ("--resume",)):
+            _, err, code = run(
+                train_csra.main, *self.flags, *flags, "--output_dir", self.csra
+            )
+            self.assertEqual(code, 1)
+            self.assertIn("holds a finished run", err)
+        self.assertEqual((self.csra / "model.keras").read_bytes(), before)
+
+    def test_evaluate_gives_the_same_numbers(self):
+        results = self.home / "results"
+        out, err, code = run(
+            evaluate.main, self.csra, "--output_dir", results, "--batch_size", 3
+        )
+        self.assertEqual(code, 0, err)
+        self.assertIn("csra on scenes test", out)
+        mine, theirs = (
+            np.load(folder / "predictions.npz")
+            for folder in (results, self.csra)
+        )
+        self.assertAllClose(
+            mine["probabilities"], theirs["probabilities"], atol=1e-5
+        )
+        _, err, code = run(evaluate.main, self.csra, "--output_dir", results)
+        self.assertEqual(code, 1)
+        self.assertIn("never overwritten", err)
+
+    def test_evaluate_adds_the_maximum_to_a_baseline(self):
+        out, err, code = run(
+            evaluate.main, self.gap, "--residual_weight", 0, 0.2
+        )
+        self.assertEqual(code, 0, err)
+        rows = out.splitlines()[-3:]
+        self.assertIn("gap on scenes test", rows[0])
+        self.assertIn("with 0 of the maximum", rows[1])
+        self.assertEqual(rows[1].split()[-1], "+0.00")
+        _, err, code = run(evaluate.main, self.csra, "--residual_weight", 0.2)
+        self.assertEqual(code, 1)
+        self.assertIn("baseline", err)
+
+    def test_evaluate_names_what_is_wrong(self):
+        _, err, code = run(evaluate.main, self.home)
+        self.assertEqual(code, 1)
+        self.assertIn("card.json", err)
+        _, err, code = run(evaluate.main, self.csra, "--split", "val")
+        self.assertEqual(code, 1)
+        self.assertIn("split=val", err)
+
+    def test_predict(self):
+        photo = self.data / "JPEGImages/test_000000.jpg"
+        pictures = self.home / "predicted"
+        arguments = (photo, "none.jpg", "--run", self.csra, "--threshold", 0)
+        arguments += ("--output_dir", pictures)
+        out, err, code = run(predict.main, *arguments)
+        self.assertEqual(code, 1)
+        self.assertIn("none.jpg: there is no such file", err)
+        self.assertIn(f"{photo}: ", out)
+        for name in scenes.CLASSES:
+            self.assertIn(name, out)
+        run(predict.main, *arguments)
+        names = sorted(path.name for path in pictures.iterdir())
+        self.assertEqual(names, ["test_000000.png", "test_000000_2.png"])
+
+    @pytest.mark.heavy
+    def test_a_killed_run_resumes_and_ends_the_same(self):
+        command = [sys.executable, "-m", "recipes.train_csra"]
+        command += [*map(str, self.flags), "--epochs", "4", "--devices", "one"]
+        whole, killed = self.home / "runs/whole", self.home / "runs/killed"
+        subprocess.run([*command, "--output_dir", str(whole)], check=True)
+        process = subprocess.Popen([*command, "--output_dir", str(killed)])
+        while not list((killed / "checkpoints").glob("epoch_0002")):
+            self.assertIsNone(process.poll())
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.assertFalse((killed / "card.json").exists())
+        subprocess.run(
+            [*command, "--output_dir", str(killed), "--resume"], check=True
+        )
+        first, second = (
+            np.load(folder / "predictions.npz")["probabilities"]
+            for folder in (whole, killed)
+        )
+        self.assertAllClose(first, second, atol=1e-5)

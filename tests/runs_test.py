@@ -1,0 +1,90 @@
+import json
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo import runs
+from zoo.backbones import tiny
+from zoo.models import csra
+
+
+class RunsTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.get_temp_dir()) / self.id()
+
+    def write(self, name, value):
+        runs.write_json(self.directory / name, value)
+
+    def test_a_new_folder_is_free(self):
+        runs.check(self.directory, {"seed": 0}, resume=False)
+        self.assertFalse(self.directory.exists())
+
+    def test_a_finished_run_is_never_overwritten(self):
+        self.write(runs.CARD, {})
+        for resume in (False, True):
+            with self.assertRaisesRegex(FileExistsError, "--output_dir"):
+                runs.check(self.directory, {"seed": 0}, resume)
+
+    def test_a_stopped_run_wants_resume(self):
+        self.write(runs.RECIPE, {"seed": 0})
+        with self.assertRaisesRegex(FileExistsError, "--resume"):
+            runs.check(self.directory, {"seed": 0}, resume=False)
+        runs.check(self.directory, {"seed": 0}, resume=True)
+
+    def test_nothing_to_resume(self):
+        with self.assertRaisesRegex(FileNotFoundError, "no recipe.json"):
+            runs.check(self.directory, {"seed": 0}, resume=True)
+
+    def test_resume_wants_the_same_recipe(self):
+        self.write(runs.RECIPE, {"seed": 0, "lr": 0.1, "sizes": [1, 2]})
+        recipe = {"seed": 1, "lr": 0.1, "sizes": (1, 2)}
+        with self.assertRaisesRegex(ValueError, "seed: 0 then, 1 now$"):
+            runs.check(self.directory, recipe, resume=True)
+
+    def test_finished(self):
+        with self.assertRaisesRegex(FileNotFoundError, "card.json"):
+            runs.finished(self.directory)
+        self.write(runs.CARD, {"method": "csra"})
+        self.assertEqual(runs.finished(self.directory), {"method": "csra"})
+
+    def test_a_failed_write_keeps_the_old_file(self):
+        self.write("a.json", {"old": 1})
+        with self.assertRaises(TypeError):
+            self.write("a.json", {"new": object()})
+        stored = json.loads((self.directory / "a.json").read_text())
+        self.assertEqual(stored, {"old": 1})
+
+    def test_predictions(self):
+        path = self.directory / runs.PREDICTIONS
+
+        class Named:
+            image_id = "x"
+
+        runs.save_predictions(path, [Named], np.ones((1, 2)), np.eye(2)[:1])
+        stored = np.load(path)
+        self.assertEqual(stored["image_ids"].tolist(), ["x"])
+        self.assertAllEqual(stored["probabilities"], [[1, 0]])
+        self.assertEqual(
+            [p.name for p in self.directory.iterdir()], [path.name]
+        )
+
+    def test_model_is_saved_without_its_optimizer(self):
+        model = csra(tiny(image_size=32), 2)
+        model.compile("adam", "mse")
+        model.fit(np.zeros((2, 32, 32, 3)), np.zeros((2, 2)), verbose=0)
+        path = self.directory / runs.MODEL
+        runs.save_model(path, model)
+        loaded = keras.saving.load_model(path)
+        self.assertFalse(loaded.compiled)
+        self.assertAllClose(
+            loaded(np.ones((1, 32, 32, 3))), model(np.ones((1, 32, 32, 3)))
+        )
+
+    def test_versions_and_commit(self):
+        self.assertStartsWith(runs.versions()["keras"], "3.")
+        commit = runs.commit()
+        if commit is not None:
+            self.assertRegex(commit, r"^[0-9a-f]{40}(-dirty)?$")
