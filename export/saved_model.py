@@ -17,7 +17,7 @@ TOP_K = 5  # labels in the answer to an image, or all where there are fewer
 
 
 def export(model, classes, directory, version=None, card=None):
-    """Writes one version of a model, as DESIGN.md's contract says.
+    """Writes one version of a model, with the signatures of `serving`.
 
     The version is written under another name and renamed when it is whole, so
     a server that watches the folder never sees a half one.

@@ -84,7 +84,10 @@ class Recipe:
     )
     warmup_epochs: float = field(2.0, "of a linear rise")
     decay_epochs: float = field(4.0, 'from one fall to the next, for "step"')
-    crop_area: float = field(0.7, "least share of an image in a random crop")
+    crop_area: float = field(
+        0.7, "least share of an image in a random crop; 1: no crop"
+    )
+    shift: float = field(0.0, "most that an image moves, share of its size")
     unknown: typing.Literal["absent", "ignore"] = field(
         "absent", "what targets of -1 are in the training loss"
     )
@@ -92,6 +95,31 @@ class Recipe:
         0.1, "share of the training split that is held out; 0: none"
     )
     seed: int = field(0, "of weights, order and augmentation")
+
+
+# What `tiny` trains with, by every method and its twins alike.
+TINY = {
+    "pretrained": "stamps",
+    "image_size": 128,
+    "batch_size": 32,
+    "epochs": 12,
+    "optimizer": "adamw",
+    "backbone_learning_rate": 3e-3,
+    "head_learning_rate": 3e-3,
+    "weight_decay": 4e-3,
+    "schedule": "cosine",
+    "warmup_epochs": 1.2,
+    "crop_area": 1.0,
+    "shift": 0.08,
+}
+TINY_ON_PHOTOS = {
+    **TINY,
+    "image_size": 224,
+    "batch_size": 16,
+    "epochs": 60,
+    "crop_area": 0.7,
+    "shift": 0.0,
+}
 
 
 def parse(description, recipes, argv=None):
@@ -441,6 +469,7 @@ def _fit(directory, model, explain, recipe, data, steps, resume):
                 recipe.seed,
                 first_epoch,
                 recipe.crop_area,
+                recipe.shift,
             ),
             steps_per_epoch=steps,
             initial_epoch=first_epoch,

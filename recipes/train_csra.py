@@ -31,27 +31,15 @@ class Recipe(cli.Recipe):
 
 
 PAPER = Recipe(normalization="unit")  # section 4.1
-TINY = Recipe(
-    pretrained="stamps",
-    image_size=128,
-    batch_size=32,
-    epochs=12,
-    optimizer="adamw",
-    backbone_learning_rate=3e-3,
-    head_learning_rate=3e-3,
-    schedule="cosine",
-    warmup_epochs=1.2,
-    residual_weight=0.3,
-)
+TINY_ON_PHOTOS = Recipe(**cli.TINY_ON_PHOTOS, residual_weight=0.3)
 RECIPES = {
-    "scenes": TINY,
+    "scenes": Recipe(**cli.TINY, residual_weight=0.3),
     "voc2007": PAPER,
-    "voc2012": PAPER,
-    "voc2007/tiny": dataclasses.replace(TINY, image_size=224),
-    # The labels of its test images are not public, so nothing is compared on
-    # held-out images by default, and all of trainval is used, as in the paper.
+    # Its test labels are not public: all of trainval is for training.
+    "voc2012": dataclasses.replace(PAPER, validation_fraction=0.0),
+    "voc2007/tiny": TINY_ON_PHOTOS,
     "voc2012/tiny": dataclasses.replace(
-        TINY, image_size=224, batch_size=16, epochs=60, validation_fraction=0.0
+        TINY_ON_PHOTOS, validation_fraction=0.0
     ),
 }
 

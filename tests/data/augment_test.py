@@ -45,3 +45,25 @@ class RandomFlipTest(tf.test.TestCase):
             else:
                 self.assertAllEqual(result, image)
         self.assertBetween(flipped, 70, 130)
+
+
+class RandomShiftTest(tf.test.TestCase):
+    def test_moves_by_whole_pixels_in_every_direction(self):
+        image = np.random.default_rng(0).normal(size=(9, 12, 3))
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), "reflect")
+        seen = set()
+        for i in range(200):
+            moved = augment.random_shift(image, (0, i), 2).numpy()
+            places = [
+                (y, x)
+                for y in range(5)
+                for x in range(5)
+                if (moved == padded[y : y + 9, x : x + 12]).all()
+            ]
+            self.assertLen(places, 1)
+            seen.update(places)
+        self.assertLen(seen, 25)
+
+    def test_zero_leaves_the_image(self):
+        image = np.random.default_rng(0).normal(size=(9, 12, 3))
+        self.assertAllEqual(augment.random_shift(image, (0, 0), 0), image)

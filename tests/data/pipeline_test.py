@@ -92,6 +92,33 @@ class TrainingBatchesTest(tf.test.TestCase):
         span = np.abs(images[:, 8, -1, 0] - images[:, 8, 0, 0])
         self.assertGreater(span.max() - span.min(), 30)
 
+    def test_no_crop_and_no_shift_leaves_the_pixels(self):
+        made = examples(self.get_temp_dir(), 4)
+        batches = pipeline.training_batches(
+            made, 16, 4, epochs=1, seed=0, crop_area=1.0
+        )
+        expected = pipeline.evaluation_batches(made, 16, 4)
+        (images, _), (whole, _) = (
+            next(b.as_numpy_iterator()) for b in (batches, expected)
+        )
+        self.assertAllEqual(sorted(images[:, 0, 0, 0]), whole[:, 0, 0, 0])
+
+    def test_shift(self):
+        stripe = np.zeros((32, 32, 3), "uint8")
+        stripe[:, 16] = 255
+        path = pathlib.Path(self.get_temp_dir()) / "stripe.png"
+        path.write_bytes(tf.io.encode_png(stripe).numpy())
+        example = dataclasses.replace(
+            examples(self.get_temp_dir(), 1)[0], image_path=str(path)
+        )
+        batches = pipeline.training_batches(
+            [example] * 4, 32, 4, 10, seed=0, crop_area=1.0, shift=0.1
+        )
+        images = np.concatenate([x for x, _ in batches.as_numpy_iterator()])
+        columns = {int(image[0, :, 0].argmax()) for image in images}
+        self.assertBetween(min(columns), 12, 14)
+        self.assertBetween(max(columns), 17, 19)
+
     def test_stays_in_the_examples_own_crop(self):
         half = np.zeros((20, 30, 3), "uint8")
         half[:, 15:] = 200

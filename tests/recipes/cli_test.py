@@ -62,6 +62,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                 "warmup_epochs": 2.0,
                 "decay_epochs": 4.0,
                 "crop_area": 0.7,
+                "shift": 0.0,
                 "unknown": "absent",
                 "validation_fraction": 0.1,
                 "seed": 0,

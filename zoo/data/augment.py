@@ -28,6 +28,33 @@ def random_crop(shape, seed, min_area=0.7, max_ratio=4 / 3):
     return tf.concat([start, start + sides], axis=0)
 
 
+def random_shift(image, seed, max_shift):
+    """Moves an image by whole pixels; its mirror image fills the gap.
+
+    Unlike a crop that is resized, this leaves the pixels as sharp as they are
+    in evaluation, which matters where images are no larger than the input.
+
+    Args:
+        image: tensor of shape `(height, width, channels)`.
+        seed: int32 tensor `(2,)`.
+        max_shift: int. Most pixels in each direction, less than the height
+            and the width.
+
+    Returns:
+        Tensor of the same shape and dtype.
+    """
+    padding = [[max_shift, max_shift], [max_shift, max_shift], [0, 0]]
+    padded = tf.pad(image, padding, "REFLECT")
+    top, left = tf.unstack(
+        tf.random.stateless_uniform(
+            (2,), seed, 0, 2 * max_shift + 1, dtype="int32"
+        )
+    )
+    height, width = tf.unstack(tf.shape(image)[:2])
+    shifted = padded[top : top + height, left : left + width]
+    return tf.ensure_shape(shifted, image.shape)
+
+
 def random_flip(image, seed):
     """Mirrors left and right with probability one half.
 

@@ -2,8 +2,8 @@
 
 The order of operations stands here once:
 
-    training     shuffle indices -> read -> crop, decode -> resize -> flip
-                 -> batch -> prefetch
+    training     shuffle indices -> read -> crop, decode -> resize -> shift
+                 -> flip -> batch -> prefetch
     evaluation   read -> decode -> resize -> batch -> prefetch
 
 Everything random follows from the seed, the epoch and the example's index, so
@@ -20,7 +20,14 @@ from zoo.data import augment
 
 
 def training_batches(
-    examples, image_size, batch_size, epochs, seed, first_epoch=0, crop_area=0.7
+    examples,
+    image_size,
+    batch_size,
+    epochs,
+    seed,
+    first_epoch=0,
+    crop_area=0.7,
+    shift=0.0,
 ):
     """Makes the batches of all epochs, one after the other.
 
@@ -36,7 +43,9 @@ def training_batches(
         seed: int. Of the order and of the augmentation.
         first_epoch: int. Epoch to begin with, not 0 where a run is resumed.
         crop_area: float in `(0, 1]`. Least share of an image that a random
-            crop keeps.
+            crop keeps; 1 keeps the whole image, in its own shape.
+        shift: float in `[0, 1)`. Most that an image moves in each direction,
+            as a share of its size.
 
     Returns:
         `tf.data.Dataset` of images, float32 `(batch_size, image_size,
@@ -48,6 +57,7 @@ def training_batches(
     """
     steps = steps_per_epoch(examples, batch_size)
     columns = _columns(examples)
+    whole = _all_whole(examples)
 
     def indices(epoch):
         order = tf.random.experimental.stateless_shuffle(
@@ -59,21 +69,20 @@ def training_batches(
 
     def load(epoch, index):
         path, crop, targets = (column[index] for column in columns)
-        # Two seeds a picture: one for where to crop, one for the flip.
+        # A picture has three seeds: of its crop, its shift and its flip.
         seeds = tf.random.split(
-            tf.random.fold_in(tf.stack([seed, epoch]), index)
+            tf.random.fold_in(tf.stack([seed, epoch]), index), 3
         )
         image_bytes = tf.io.read_file(path)
-        height, width = tf.unstack(crop[2:] - crop[:2])
-        shape = tf.cast(preprocess.image_shape(image_bytes), "float32")
-        drawn = augment.random_crop(
-            shape * [height, width], seeds[0], crop_area
-        )
-        drawn = tf.reshape(drawn, (2, 2)) * [height, width] + crop[:2]
-        image = preprocess.load(
-            image_bytes, image_size, tf.reshape(drawn, (4,))
-        )
-        return augment.random_flip(image, seeds[1]), targets
+        if crop_area < 1:
+            crop = _crop_inside(image_bytes, crop, seeds[0], crop_area)
+        elif whole:
+            crop = None
+        image = preprocess.load(image_bytes, image_size, crop)
+        if shift:
+            pixels = round(shift * image_size)
+            image = augment.random_shift(image, seeds[1], pixels)
+        return augment.random_flip(image, seeds[2]), targets
 
     epoch_range = tf.data.Dataset.range(first_epoch, epochs)
     dataset = epoch_range.flat_map(indices).map(
@@ -97,11 +106,10 @@ def evaluation_batches(examples, image_size, batch_size):
 
     def load(path, crop, targets):
         image_bytes = tf.io.read_file(path)
-        # A whole image needs no window; most data sets have no other.
         crop = None if whole else crop
         return preprocess.load(image_bytes, image_size, crop), targets
 
-    whole = all(example.crop is None for example in examples)
+    whole = _all_whole(examples)
     dataset = tf.data.Dataset.from_tensor_slices(_columns(examples))
     dataset = dataset.map(load, num_parallel_calls=_num_cores())
     return _without_autotune(dataset.batch(batch_size).prefetch(2))
@@ -157,6 +165,20 @@ def _reason(path):
     if not os.path.getsize(path):
         return f"{path}: the file is empty"
     return f"{path}: not a whole JPEG or PNG image"
+
+
+def _crop_inside(image_bytes, crop, seed, min_area):
+    """Draws a crop of the part of the image that is the example's."""
+    start, end = crop[:2], crop[2:]
+    shape = tf.cast(preprocess.image_shape(image_bytes), "float32")
+    drawn = augment.random_crop(shape * (end - start), seed, min_area)
+    drawn = tf.reshape(drawn, (2, 2)) * (end - start) + start
+    return tf.reshape(drawn, (4,))
+
+
+def _all_whole(examples):
+    # A whole image needs no window; most data sets have no other.
+    return all(example.crop is None for example in examples)
 
 
 def _columns(examples):
