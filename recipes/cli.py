@@ -97,25 +97,25 @@ class Recipe:
     seed: int = field(0, "of weights, order and augmentation")
 
 
-# What `tiny` trains with, by every method and its twins alike.
+# What `tiny` trains with, by every method and its twins alike. Chosen by mAP on
+# the validation part of scenes' trainval.
 TINY = {
     "pretrained": "stamps",
     "image_size": 128,
-    "batch_size": 32,
-    "epochs": 12,
+    "batch_size": 16,
+    "epochs": 18,
     "optimizer": "adamw",
     "backbone_learning_rate": 3e-3,
     "head_learning_rate": 3e-3,
-    "weight_decay": 4e-3,
+    "weight_decay": 0.02,
     "schedule": "cosine",
-    "warmup_epochs": 1.2,
+    "warmup_epochs": 1.8,
     "crop_area": 1.0,
     "shift": 0.08,
 }
 TINY_ON_PHOTOS = {
     **TINY,
     "image_size": 224,
-    "batch_size": 16,
     "epochs": 60,
     "crop_area": 0.7,
     "shift": 0.0,

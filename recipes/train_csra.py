@@ -31,9 +31,9 @@ class Recipe(cli.Recipe):
 
 
 PAPER = Recipe(normalization="unit")  # section 4.1
-TINY_ON_PHOTOS = Recipe(**cli.TINY_ON_PHOTOS, residual_weight=0.3)
+TINY_ON_PHOTOS = Recipe(**cli.TINY_ON_PHOTOS, residual_weight=0.5)
 RECIPES = {
-    "scenes": Recipe(**cli.TINY, residual_weight=0.3),
+    "scenes": Recipe(**cli.TINY, residual_weight=0.5),
     "voc2007": PAPER,
     # Its test labels are not public: all of trainval is for training.
     "voc2012": dataclasses.replace(PAPER, validation_fraction=0.0),

@@ -18,7 +18,7 @@ class EvidenceTest(tf.test.TestCase):
 
     def test_titles(self):
         titles = [axis.get_title() for axis in self.draw().axes]
-        expected = ["ant", "bee 0.90 (wrong)", "cat 0.50", "ant 0.20"]
+        expected = ["ant", "bee 0.90 (absent)", "cat 0.50", "ant 0.20"]
         self.assertEqual(titles, expected)
 
     def test_fewer_classes_than_maps(self):

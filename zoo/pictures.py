@@ -15,7 +15,7 @@ def evidence(image, maps, probabilities, classes, targets, num_maps=3):
         probabilities: array of shape `(num_classes,)`.
         classes: sequence of str.
         targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
-            True labels stand above the image, wrong ones are marked.
+            True labels stand above the image, absent ones are marked.
         num_maps: int. How many classes to draw.
 
     Returns:
@@ -40,7 +40,7 @@ def evidence(image, maps, probabilities, classes, targets, num_maps=3):
             interpolation="bilinear",
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )
-        mark = " (wrong)" if targets[k] == 0 else ""
+        mark = " (absent)" if targets[k] == 0 else ""
         axis.set_title(f"{classes[k]} {probabilities[k]:.2f}{mark}", fontsize=8)
     figure.tight_layout()
     return figure

@@ -38,7 +38,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         _, recipe = cli.parse("", train_csra.RECIPES, [])
         self.assertEqual(
             (recipe.backbone, recipe.image_size, recipe.residual_weight),
-            ("tiny", 128, 0.3),
+            ("tiny", 128, 0.5),
         )
         flags = ["--dataset", "voc2007", "--data_dir", "x"]
         _, recipe = cli.parse("", train_csra.RECIPES, flags)
