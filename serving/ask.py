@@ -1,0 +1,140 @@
+"""Command line of the client: `python -m serving.client photo.jpg`."""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import grpc
+
+from serving.client import Client, ServingError
+
+
+def _parse(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.client",
+        description="Asks a server for the labels of image files.",
+        epilog="example: python -m serving.client --target localhost:8500 "
+        "--model csra photo.jpg holiday/*.jpg",
+        allow_abbrev=False,
+    )
+    parser.add_argument("images", nargs="+", help="JPEG or PNG files")
+    parser.add_argument(
+        "--target",
+        default="localhost:8500",
+        help="host:port of the server (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model",
+        default="csra",
+        help="name of the model on the server (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--version", type=int, help="version of the model (default: newest)"
+    )
+    parser.add_argument(
+        "--timeout_seconds",
+        type=float,
+        default=30.0,
+        help="longest wait for one image (default: %(default)s)",
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="lowest probability to print, 0 to 1 (default: %(default)s)",
+    )
+    chosen.add_argument(
+        "--top", type=int, help="print so many labels, however improbable"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a file"
+    )
+    args = parser.parse_args(argv)
+    if not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold must be in 0 to 1, not {args.threshold}")
+    if args.top is not None and args.top < 1:
+        parser.error(f"--top must be at least 1, not {args.top}")
+    if args.timeout_seconds <= 0:
+        parser.error(
+            f"--timeout_seconds must be above 0, not {args.timeout_seconds}"
+        )
+    return args
+
+
+def _print_error(subject, problem):
+    print(f"{subject}: {' '.join(str(problem).split())}", file=sys.stderr)
+
+
+def _is_file(path):
+    """Says so if not, before anybody waits for TensorFlow or the server."""
+    if os.path.isfile(path):
+        return True
+    _print_error(path, "no such file")
+    return False
+
+
+def _print_labels(path, labels, as_json):
+    """Prints the pairs of label and probability."""
+    if as_json:
+        pairs = [{"label": k, "probability": p} for k, p in labels]
+        print(json.dumps({"file": path, "labels": pairs}), flush=True)
+        return
+    width = max((len(label) for label, _ in labels), default=0)
+    lines = [f"  {label:{width}}  {p:.3f}" for label, p in labels]
+    if not lines:
+        lines = ["  no label is probable enough, see --threshold and --top"]
+    print(path, *lines, sep="\n", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Asks for each file and prints the answers, and the errors on stderr.
+
+    Args:
+        argv: list of str, or `None` for the command line's.
+
+    Returns:
+        The exit code: 0, or 1 if any file has no answer.
+    """
+    args = _parse(argv)
+    paths = [path for path in args.images if _is_file(path)]
+    if not paths:
+        return 1
+    failed = len(paths) < len(args.images)
+    try:
+        with Client(args.target, args.timeout_seconds) as client:
+            names = client.labels(args.model, args.version)
+            for path in paths:
+                try:
+                    _ask(client, path, names, args)
+                except (OSError, ServingError, ValueError) as error:
+                    if not _is_about_image(error):
+                        raise
+                    _print_error(path, error)
+                    failed = True
+    except (ServingError, ValueError) as error:
+        _print_error("error", error)
+        return 1
+    return int(failed)
+
+
+def _ask(client, path, names, args):
+    # One file a message, so that an error names the file.
+    image = pathlib.Path(path).read_bytes()
+    [prediction] = client.predict([image], args.model, args.version)
+    pairs = zip(names, prediction.probabilities.tolist(), strict=True)
+    labels = sorted(pairs, key=lambda pair: -pair[1])
+    if args.top is None:
+        labels = [pair for pair in labels if pair[1] >= args.threshold]
+    _print_labels(path, labels[: args.top], args.json)
+
+
+def _is_about_image(error):
+    """Tells it from an error that the next image would meet too."""
+    return (
+        not isinstance(error, ServingError)
+        or error.code is grpc.StatusCode.INVALID_ARGUMENT
+    )
