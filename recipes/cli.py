@@ -338,7 +338,10 @@ def make_backbone(recipe):
 
 
 def _optimizer(recipe, name, learning_rate, steps):
-    warmup_steps = round(recipe.warmup_epochs * steps)
+    # A short trial reaches its highest rate, too.
+    warmup_steps = min(
+        round(recipe.warmup_epochs * steps), recipe.epochs * steps // 2
+    )
     if recipe.schedule == "step":
         rate = training.WarmupStepDecay(
             learning_rate, warmup_steps, round(recipe.decay_epochs * steps)

@@ -276,9 +276,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes this epoch's folder, then removes those no longer needed."""
+        for half in self.directory.glob("*.tmp"):  # of a run that was killed
+            shutil.rmtree(half)
         target = self.directory / f"epoch_{epoch + 1:04d}"
         temporary = target.with_suffix(".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         self.model.save_weights(temporary / "state.weights.h5")
         state = {
@@ -296,7 +297,9 @@ class Checkpoint(keras.callbacks.Callback):
             target,
             best_checkpoint(self.directory, self.monitor),
         }:
-            shutil.rmtree(folder)
+            # Killed while it removes, it must not leave half a checkpoint.
+            removed = folder.rename(folder.with_suffix(".tmp"))
+            shutil.rmtree(removed)
 
 
 def best_checkpoint(directory, monitor):
