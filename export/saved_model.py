@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from serving import signature
-from zoo import preprocess
+from zoo import preprocess, runs
 
 TOP_K = 5  # labels in the answer to an image, or all where there are fewer
 
@@ -178,17 +178,13 @@ def main(argv=None):
         "--version", type=int, help="a number above 0 (default: the next)"
     )
     arguments = parser.parse_args(argv)
-    card_file = arguments.run / "card.json"
-    if not card_file.is_file():
-        parser.error(
-            f"expected a finished run, with a card.json in it: {arguments.run}"
-        )
-    card = json.loads(card_file.read_text())
-    model = keras.saving.load_model(arguments.run / "model.keras")
-    directory = arguments.directory or arguments.run / "export" / card["method"]
     try:
+        card = runs.finished(arguments.run)
+        model = keras.saving.load_model(arguments.run / runs.MODEL)
+        base_path = arguments.run / "export" / card["method"]
+        directory = arguments.directory or base_path
         print(
             export(model, card["classes"], directory, arguments.version, card)
         )
-    except (FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))

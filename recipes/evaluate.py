@@ -15,7 +15,7 @@ import pathlib
 
 import keras
 
-from recipes import cli
+from recipes import cli, steps
 from zoo import reports, runs
 from zoo.models import add_max_pooling
 
@@ -67,52 +67,57 @@ def main(argv=None):
         if source.needs_data_dir and data_dir is None:
             parser.error(f"--dataset {dataset} needs --data_dir")
         split = arguments.split or source.test_split or source.train_split
-        data = cli.read_test(dataset, data_dir, split)
+        data = steps.read_test(dataset, data_dir, split)
         if list(data.classes) != card["classes"]:
             raise ValueError(
                 f"The run knows the classes {card['classes']}. "
                 f"Received: --dataset {dataset} with {list(data.classes)}"
             )
         model = keras.saving.load_model(arguments.run / runs.MODEL)
-        models = {f"{card['method']} on {dataset} {split}": model}
-        for weight in arguments.residual_weight or []:
-            title = f"with {weight:g} of the maximum"
-            models[title] = add_max_pooling(model, weight)
-    measured = {}
-    for title, model in models.items():
-        probabilities, report = cli.evaluate(
+        summed = {
+            weight: add_max_pooling(model, weight)
+            for weight in arguments.residual_weight or []
+        }
+
+    def measure(model):
+        return steps.evaluate(
             model,
             data.examples,
             data.classes,
             card["image_size"],
             arguments.batch_size,
         )
-        if not measured:
-            print(reports.table(report, title))
-            first = probabilities
-        measured[title] = report
-    if arguments.residual_weight:
-        print(_gains(measured))
+
+    probabilities, report = measure(model)
+    images = f"{dataset} {split}"
+    if dataset == card["dataset"] and split == source.train_split:
+        images += ", TRAINING images"
+    report = {"images": images, **report}
+    print(reports.table(report, f"{card['method']} on {images}"))
+    if summed:
+        gained = {weight: measure(m)[1]["mAP"] for weight, m in summed.items()}
+        report["mAP_with_max_pooling"] = gained
+        print(_gains(report["mAP"], gained))
     if arguments.output_dir:
         runs.save_predictions(
             arguments.output_dir / runs.PREDICTIONS,
             data.examples,
             data.targets(),
-            first,
+            probabilities,
         )
-        (report, *_) = measured.values()
         runs.write_json(arguments.output_dir / runs.METRICS, report)
 
 
-def _gains(measured):
-    """Formats the rows of Table 1: mAP and its gain over the baseline."""
-    baseline, *_ = (report["mAP"] for report in measured.values())
+def _gains(before, gained):
+    """Formats the rows of the paper's Table 1."""
     rows = [
-        f"  {title:32} {100 * report['mAP']:6.2f} "
-        f"{100 * (report['mAP'] - baseline):+6.2f}"
-        for title, report in measured.items()
+        f"  {weight:<6g} {100 * after:6.2f} {100 * (after - before):+6.2f}"
+        for weight, after in gained.items()
     ]
-    return "\n".join([f"\nmAP ({reports.MODE}), no training", *rows])
+    title = (
+        f"mAP ({reports.MODE}) with lambda of the maximum added, no training"
+    )
+    return "\n".join(["", title, *rows])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 
-from recipes import cli
+from recipes import cli, steps
 from zoo import runs, training
 from zoo.data import pipeline
 from zoo.data.example import Example
@@ -59,12 +59,11 @@ def main(argv=None):
         print(f"error: {reason}", file=sys.stderr)
     examples = [e for i, e in enumerate(examples) if i not in bad]
     if examples:
-        probabilities = training.predict(
-            model,
-            pipeline.evaluation_batches(examples, image_size, 32),
-            len(examples),
+        batches = pipeline.evaluation_batches(examples, image_size, 32)
+        probabilities = training.sigmoid(
+            training.predict(model, batches, len(examples))
         )
-        paths = cli.draw_evidence(
+        paths = steps.draw_evidence(
             arguments.output_dir,
             cli.EXPLAIN[card["method"]](model),
             examples,

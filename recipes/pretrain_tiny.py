@@ -1,27 +1,26 @@
-"""Pretrains `tiny` on stamps: makes the weights that the package ships.
+r"""Pretrains `tiny` on stamps: makes the weights that the package ships.
 
 A stamp is a drawn object in the middle of a small image. They stand in for
 ImageNet: cheap, single-label, and of the classes of the data set `scenes`.
 
-Run:    python recipes/pretrain_tiny.py --num_stamps 12000 --epochs 8 --seed 0
+Run:    python recipes/pretrain_tiny.py \
+            --output zoo/weights/tiny_stamps.weights.h5
 Paper:  none.
-Ours:   accuracy 0.859 on the 1,200 stamps held out, with this command.
+Ours:   accuracy 0.859 on the 1,200 stamps held out, with this command (seed 0).
 Cost:   3 minutes on two busy CPU cores.
 """
 
 import argparse
 import dataclasses
-import os
 import pathlib
 
 import keras
 import numpy as np
 from keras import layers
 
+from zoo import runs
 from zoo.backbones import tiny
 from zoo.data import scenes
-
-OUTPUT = pathlib.Path("zoo/weights/tiny_stamps.weights.h5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,17 +102,6 @@ def train(recipe):
     return backbone, history.history["val_accuracy"][-1]
 
 
-def save(backbone, path):
-    """Writes weights beside `path`, then renames: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        backbone.save_weights(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main(argv=None):
     """Trains, prints the accuracy and saves the weights."""
     parser = argparse.ArgumentParser(
@@ -124,8 +112,8 @@ def main(argv=None):
     parser.add_argument(
         "--output",
         type=pathlib.Path,
-        default=OUTPUT,
-        help=f"file of the weights, replaced if it exists (default: {OUTPUT})",
+        required=True,
+        help="file of the weights, *.weights.h5, replaced if it exists",
     )
     numbers = {"num_stamps": 10, "epochs": 1, "seed": 0}  # and the least
     for name, least in numbers.items():
@@ -143,7 +131,7 @@ def main(argv=None):
         if getattr(recipe, name) < least:
             parser.error(f"--{name} must be at least {least}")
     backbone, accuracy = train(recipe)
-    save(backbone, arguments.output)
+    runs.write_beside(arguments.output, backbone.save_weights)
     print(f"validation accuracy {accuracy:.3f}, weights in {arguments.output}")
 
 

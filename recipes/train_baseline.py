@@ -11,7 +11,7 @@ Ours:   see the README; VOC with ResNet-101 is not measured yet.
 import dataclasses
 import typing
 
-from recipes import cli
+from recipes import cli, steps
 from zoo.models import baseline
 
 
@@ -29,7 +29,8 @@ class Recipe(cli.Recipe):
 PAPER = Recipe(normalization="unit")
 TINY_ON_PHOTOS = Recipe(**cli.TINY_ON_PHOTOS)
 RECIPES = {
-    "scenes": Recipe(**cli.TINY),
+    "scenes": PAPER,
+    "scenes/tiny": Recipe(**cli.TINY),
     "voc2007": PAPER,
     # Its test labels are not public: all of trainval is for training.
     "voc2012": dataclasses.replace(PAPER, validation_fraction=0.0),
@@ -49,7 +50,7 @@ def main(argv=None):
     """Trains, measures, explains and exports."""
     arguments, recipe = cli.parse(__doc__, RECIPES, argv)
     method = {"avg": "gap", "max": "gmp"}[recipe.pooling]
-    cli.train(method, recipe, arguments, build)
+    steps.train(method, recipe, arguments, build)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Ours:   see the README; VOC with ResNet-101 is not measured yet.
 import dataclasses
 import typing
 
-from recipes import cli
+from recipes import cli, steps
 from zoo.models import csra
 
 
@@ -33,7 +33,8 @@ class Recipe(cli.Recipe):
 PAPER = Recipe(normalization="unit")  # section 4.1
 TINY_ON_PHOTOS = Recipe(**cli.TINY_ON_PHOTOS, residual_weight=0.5)
 RECIPES = {
-    "scenes": Recipe(**cli.TINY, residual_weight=0.5),
+    "scenes": PAPER,
+    "scenes/tiny": Recipe(**cli.TINY, residual_weight=0.5),
     "voc2007": PAPER,
     # Its test labels are not public: all of trainval is for training.
     "voc2012": dataclasses.replace(PAPER, validation_fraction=0.0),
@@ -59,7 +60,7 @@ def build(recipe, backbone, num_classes):
 def main(argv=None):
     """Trains, measures, explains and exports."""
     arguments, recipe = cli.parse(__doc__, RECIPES, argv)
-    cli.train("csra", recipe, arguments, build)
+    steps.train("csra", recipe, arguments, build)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,16 @@ class RunsTest(tf.test.TestCase):
         stored = json.loads((self.directory / "a.json").read_text())
         self.assertEqual(stored, {"old": 1})
 
+        def write_half(temporary):
+            temporary.write_text("half")
+            raise OSError("no space left on device")
+
+        path = self.directory / "a.json"
+        with self.assertRaisesRegex(OSError, "no space left"):
+            runs.write_beside(path, write_half)
+        self.assertEqual(json.loads(path.read_text()), {"old": 1})
+        self.assertEqual(list(self.directory.iterdir()), [path])
+
     def test_predictions(self):
         path = self.directory / runs.PREDICTIONS
 

@@ -26,9 +26,9 @@ def evidence(image, maps, probabilities, classes, targets, num_maps=3):
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(best) + 1)
     height, width = image.shape[:2]
-    pixels = np.asarray(image).round().clip(0, 255).astype("uint8")
+    image = np.asarray(image).round().clip(0, 255).astype("uint8")
     for axis in axes:
-        axis.imshow(pixels)
+        axis.imshow(image)
         axis.set_axis_off()
     present = [classes[k] for k in np.flatnonzero(targets == 1)]
     axes[0].set_title(_wrap(present), fontsize=8)

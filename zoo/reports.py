@@ -21,8 +21,8 @@ def measure(targets, probabilities, classes):
         dict, ready for JSON, all from 0 to 1: `mAP` and `mAP_mode`; `all`
         (labels above 0.5) and `top3` (of these, an image's three highest),
         each a dict of CP CR CF1 OP OR OF1; `AP`, a dict from class to average
-        precision, `None` for a class without positives, which the mean leaves
-        out; `num_examples`.
+        precision; `num_examples`. What positives are missing for is `None`;
+        the mean leaves such a class out.
 
     Example:
 
@@ -33,17 +33,16 @@ def measure(targets, probabilities, classes):
     targets, probabilities = np.asarray(targets), np.asarray(probabilities)
     ap = metrics.average_precision(targets, probabilities, mode=MODE)
     return {
-        "mAP": float(np.nanmean(ap)),
+        "mAP": _number(
+            metrics.mean_average_precision(targets, probabilities, mode=MODE)
+        ),
         "mAP_mode": MODE,
         "num_examples": len(targets),
-        "all": metrics.precision_recall_f1(targets, probabilities),
-        "top3": metrics.precision_recall_f1(
-            targets, probabilities, top_k=TOP_K
+        "all": _numbers(metrics.precision_recall_f1(targets, probabilities)),
+        "top3": _numbers(
+            metrics.precision_recall_f1(targets, probabilities, top_k=TOP_K)
         ),
-        "AP": {
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(classes, ap, strict=True)
-        },
+        "AP": _numbers(dict(zip(classes, ap, strict=True))),
     }
 
 
@@ -60,18 +59,17 @@ def table(report, title):
     names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
     lines = [
         title,
-        f"  mAP ({report['mAP_mode']})  {100 * report['mAP']:.2f}"
+        f"  mAP ({report['mAP_mode']})  {_per_cent(report['mAP']).strip()}"
         f"   over {report['num_examples']} images",
         "  " + " " * 6 + "".join(f"{name:>7}" for name in names),
     ]
     for protocol in ("all", "top3"):
-        values = "".join(f"{100 * report[protocol][n]:7.2f}" for n in names)
+        values = "".join(f" {_per_cent(report[protocol][n])}" for n in names)
         lines.append(f"  {protocol:6}{values}")
     lines.append(f"  AP ({report['mAP_mode']}) of each class")
     width = max(map(len, report["AP"]))
     cells = [
-        f"{name:{width}} {'  none' if ap is None else f'{100 * ap:6.2f}'}"
-        for name, ap in report["AP"].items()
+        f"{name:{width}} {_per_cent(ap)}" for name, ap in report["AP"].items()
     ]
     lines += [
         "  " + "   ".join(cells[i : i + 4]) for i in range(0, len(cells), 4)
@@ -79,3 +77,15 @@ def table(report, title):
     if None in report["AP"].values():
         lines.append("  none: no positive example; left out of the mean")
     return "\n".join(lines)
+
+
+def _number(value):
+    return None if np.isnan(value) else float(value)
+
+
+def _numbers(values):
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _per_cent(value):
+    return "  none" if value is None else f"{100 * value:6.2f}"

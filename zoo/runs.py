@@ -14,6 +14,7 @@ export/           SavedModel versions, ready to serve
 card.json         what the model is; written last: the run has ended
 """
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -100,19 +101,19 @@ def finished(directory):
 
 def write_json(path, value):
     """Writes beside the file and renames, so that a file is always whole."""
-    _write_beside(path, lambda temporary: temporary.write_text(_text(value)))
+    write_beside(path, lambda temporary: temporary.write_text(_text(value)))
 
 
 def save_model(path, model):
     """Saves a functional model alone, without loss and optimizer."""
     bare = keras.Model(model.input, model.output, name=model.name)
-    _write_beside(path, bare.save)
+    write_beside(path, bare.save)
 
 
 def save_predictions(path, examples, targets, probabilities):
     """Saves what was predicted, with the ids of the images, as NumPy arrays."""
     image_ids = np.array([example.image_id for example in examples])
-    _write_beside(
+    write_beside(
         path,
         lambda temporary: np.savez_compressed(
             temporary,
@@ -125,7 +126,7 @@ def save_predictions(path, examples, targets, probabilities):
 
 def versions():
     """Lists what the numbers of a run may depend on beside its recipe."""
-    packages = ("tensorflow", "keras", "keras-hub", "numpy")
+    packages = ("multilabel-zoo", "tensorflow", "keras", "keras-hub", "numpy")
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
@@ -134,26 +135,36 @@ def versions():
 
 def commit():
     """Gives the commit of the checkout this file is in, `None` outside one."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    run = functools.partial(
+        subprocess.run, capture_output=True, text=True, check=True
+    )
     try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        # An installed copy may lie in a checkout of something else.
+        run([*git, "ls-files", "--error-unmatch", pathlib.Path(__file__).name])
+        describe = ["describe", "--always", "--dirty", "--abbrev=40"]
+        return run([*git, *describe, "--exclude=*"]).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return result.stdout.strip()
 
 
-def _write_beside(path, write):
+def write_beside(path, write):
+    """Writes a file under another name, then renames it.
+
+    Args:
+        path: `pathlib.Path`; its folder is made if it is not there.
+        write: callable that takes the temporary path and writes it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: Keras and NumPy choose the format by it.
     temporary = path.with_name(f".writing-{path.name}")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _text(value):
-    return json.dumps(value, indent=2) + "\n"
+    # Other programs do not read Python's NaN.
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -186,12 +186,13 @@ def two_groups(model, backbone, backbone_optimizer, head_optimizer):
 
 
 def predict(model, batches, num_examples, verbose=0):
-    """Computes probabilities, in the order of the examples.
+    """Computes logits, in the order of the examples.
 
     Args:
         model: `keras.Model` from images to logits.
         batches: `tf.data.Dataset` of `(images, targets)`, see
-            `zoo.data.pipeline.evaluation_batches`.
+            `zoo.data.pipeline.evaluation_batches`. All but the last are a
+            multiple of the number of replicas.
         num_examples: int. How many examples are in `batches`.
         verbose: int. 1 shows a progress bar.
 
@@ -204,9 +205,9 @@ def predict(model, batches, num_examples, verbose=0):
     replicas = model.distribute_strategy.num_replicas_in_sync
 
     def pad(images, targets):
-        # A last batch with fewer images than replicas would leave one of
-        # them an empty batch, at which its operations fail.
-        missing = tf.maximum(replicas - tf.shape(images)[0], 0)
+        # A batch that cannot be shared out evenly may leave a replica an
+        # empty one, at which its operations fail.
+        missing = -tf.shape(images)[0] % replicas
         return tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
 
     logits = model.predict(batches.map(pad), verbose=verbose)[:num_examples]
@@ -214,47 +215,94 @@ def predict(model, batches, num_examples, verbose=0):
         raise FloatingPointError(
             f"The model {model.name!r} gives logits that are not finite."
         )
+    return logits
+
+
+def sigmoid(logits):
+    """Gives the probabilities of logits, as a NumPy array."""
     return keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))
+
+
+class RefuseBrokenOptions(keras.callbacks.Callback):
+    """Calls `check_distributable` before the first step."""
+
+    def on_train_begin(self, logs=None):
+        """Refuses what does not work under `MirroredStrategy`."""
+        check_distributable(self.model)
 
 
 class Validation(keras.callbacks.Callback):
     """Adds the exact metrics of a whole data set to each epoch's logs.
 
     Average precision ranks all examples at once, so it cannot be streamed over
-    batches. The logs gain `<prefix>_mAP`, `<prefix>_CF1`, `<prefix>_OF1`.
+    batches. The logs gain `<prefix>_mAP`, `<prefix>_CF1`, `<prefix>_OF1` and
+    `<prefix>_loss`.
 
     Args:
         batches: `tf.data.Dataset` of `(images, targets)`, one pass.
         targets: float32 array of shape `(num_examples, num_classes)`.
         prefix: str. `"val"`, or `"train"` where nothing is held out.
+        directory: path of the checkpoints, for the error's message.
+
+    Raises:
+        FloatingPointError: If the model's answers are not finite; names the
+            epoch and the last good checkpoint.
     """
 
-    def __init__(self, batches, targets, prefix="val"):
+    def __init__(self, batches, targets, prefix, directory):
         super().__init__()
         self.batches = batches
         self.targets = targets
         self.prefix = prefix
+        self.directory = directory
         self.average_precision = None  # (num_classes,), of the last epoch
 
     def on_epoch_end(self, epoch, logs=None):
         """Predicts and measures."""
-        probabilities = predict(self.model, self.batches, len(self.targets))
-        ap = metrics.average_precision(self.targets, probabilities)
+        try:
+            logits = predict(self.model, self.batches, len(self.targets))
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"{error} This is after the last step of epoch {epoch + 1}. "
+                + _advice(self.directory)
+            ) from error
+        probabilities = sigmoid(logits)
         f1 = metrics.precision_recall_f1(self.targets, probabilities)
-        self.average_precision = ap
-        logs[f"{self.prefix}_mAP"] = float(np.nanmean(ap))
+        self.average_precision = metrics.average_precision(
+            self.targets, probabilities
+        )
+        logs[f"{self.prefix}_loss"] = float(
+            self.model.loss(self.targets, logits)
+        )
+        logs[f"{self.prefix}_mAP"] = metrics.mean_average_precision(
+            self.targets, probabilities
+        )
         logs[f"{self.prefix}_CF1"] = f1["CF1"]
         logs[f"{self.prefix}_OF1"] = f1["OF1"]
 
 
 class LearningRates(keras.callbacks.Callback):
-    """Adds the learning rate of each optimizer group to the epoch's logs."""
+    """Adds the learning rate of each optimizer group to the epoch's logs.
+
+    It is the rate of the epoch's first step.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rates = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Reads the rates."""
+        self.rates = {
+            f"learning_rate_{optimizer.name}": float(
+                keras.ops.convert_to_numpy(optimizer.learning_rate)
+            )
+            for optimizer in self.model.optimizer.optimizers
+        }
 
     def on_epoch_end(self, epoch, logs=None):
-        """Reads the rates that the next step would take."""
-        for optimizer in self.model.optimizer.optimizers:
-            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-            logs[f"learning_rate_{optimizer.name}"] = rate
+        """Hands them to the callbacks that follow."""
+        logs.update(self.rates)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -304,10 +352,13 @@ class Checkpoint(keras.callbacks.Callback):
 
 def best_checkpoint(directory, monitor):
     """Gives the folder with the highest `monitor`, the later one of equals."""
-    return max(
-        _checkpoints(directory),
-        key=lambda folder: (_state(folder)[monitor], folder.name),
-    )
+
+    def rank(folder):
+        value = _state(folder)[monitor]
+        # Without a positive example there is no mAP: anything is better.
+        return -math.inf if math.isnan(value) else value, folder.name
+
+    return max(_checkpoints(directory), key=rank)
 
 
 def resume(model, directory):
@@ -360,12 +411,9 @@ class StopOnNaN(keras.callbacks.Callback):
         """Looks at the loss."""
         if math.isfinite(logs["loss"]):
             return
-        folders = _checkpoints(self.directory)
         raise FloatingPointError(
             f"The loss is {logs['loss']} in step {batch + 1} of epoch "
-            f"{self.epoch + 1}. The last good checkpoint is "
-            f"{folders[-1] if folders else 'none'}. A lower learning rate, or "
-            "a longer warm-up, often helps."
+            f"{self.epoch + 1}. {_advice(self.directory)}"
         )
 
 
@@ -392,13 +440,18 @@ class TensorBoard(keras.callbacks.Callback):
         self.validation = validation
         self.pictures = pictures
         self.every_steps = every_steps
+        self.step = 0
+
+    def on_train_begin(self, logs=None):
+        """Goes on where a resumed run was stopped."""
+        iterations = self.model.optimizer.iterations
+        self.step = int(keras.ops.convert_to_numpy(iterations))
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes the training loss, a mean since the epoch began."""
-        iterations = self.model.optimizer.iterations
-        step = int(keras.ops.convert_to_numpy(iterations))
-        if step % self.every_steps == 0:
-            with self.writer.as_default(step):
+        self.step += 1
+        if self.step % self.every_steps == 0:
+            with self.writer.as_default(self.step):
                 tf.summary.scalar("steps/loss", logs["loss"])
 
     def on_epoch_end(self, epoch, logs=None):
@@ -437,15 +490,27 @@ def callbacks(directory, classes, batches, targets, pictures, prefix="val"):
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)  # CSVLogger does not
-    validation = Validation(batches, targets, prefix)
+    checkpoints = directory / "checkpoints"
+    validation = Validation(batches, targets, prefix, checkpoints)
     return [
-        StopOnNaN(directory / "checkpoints"),
+        RefuseBrokenOptions(),
+        StopOnNaN(checkpoints),
         validation,
         LearningRates(),
+        # Before the history: a run killed in between would repeat the epoch,
+        # and its row would be there twice.
+        Checkpoint(checkpoints, f"{prefix}_mAP"),
         TensorBoard(directory / "tensorboard", classes, validation, pictures),
         keras.callbacks.CSVLogger(directory / "history.csv", append=True),
-        Checkpoint(directory / "checkpoints", f"{prefix}_mAP"),
     ]
+
+
+def _advice(directory):
+    folders = _checkpoints(directory)
+    return (
+        f"The last good checkpoint is {folders[-1] if folders else 'none'}. A "
+        "lower learning rate, or a longer warm-up, often helps."
+    )
 
 
 def _checkpoints(directory):

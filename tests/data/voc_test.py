@@ -73,8 +73,15 @@ class VocTest(tf.test.TestCase):
         self.assertLen(dataset.examples, 2)
         with self.assertRaisesRegex(FileNotFoundError, "VOC2007.*VOC2012"):
             voc.read(self.root, "trainval")
+        with self.assertRaisesRegex(ValueError, "Expected VOC 2012.*VOC2007"):
+            voc.read(self.year, "trainval", year=2012)
         with self.assertRaisesRegex(FileNotFoundError, "year=2010"):
             voc.read(self.root, "trainval", year=2010)
+
+    def test_a_name_may_have_a_space(self):
+        write(self.year, {"a b": entry("car")})
+        (example,) = voc.read(self.year, "trainval").examples
+        self.assertEqual(example.image_id, "a b")
 
     def test_own_classes(self):
         write(self.year, {"a": entry("kite")})

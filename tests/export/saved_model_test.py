@@ -64,9 +64,9 @@ class ExportTest(tf.test.TestCase):
                     box_difficult=np.zeros(0, bool),
                 )
             )
-        evaluated = training.predict(
-            made, pipeline.evaluation_batches(examples, 48, 2), len(examples)
-        )
+        batches = pipeline.evaluation_batches(examples, 48, 2)
+        logits = training.predict(made, batches, len(examples))
+        evaluated = training.sigmoid(logits)
         self.assertGreater(np.ptp(evaluated, axis=0).min(), 1e-3)
         pixels = np.stack([preprocess.load(image, 48) for image in images])
         predicted = tf.sigmoid(made.predict(pixels, verbose=0))

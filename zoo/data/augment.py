@@ -12,18 +12,22 @@ def random_crop(shape, seed, min_area=0.7, max_ratio=4 / 3):
         min_area: float in `(0, 1]`. Least share of the image's area; the
             share is uniform between it and 1.
         max_ratio: float, at least 1. The crop's width over height is
-            log-uniform between `1 / max_ratio` and `max_ratio`.
+            log-uniform between `1 / max_ratio` and `max_ratio`, then the
+            nearest one with which the crop fits into the image.
 
     Returns:
-        float32 tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of the image. A
-        drawn side that is longer than the image's is cut to it.
+        float32 tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of the image.
     """
-    size = tf.cast(shape, "float32")
+    height, width = tf.unstack(tf.cast(shape, "float32"))
     draws = tf.random.stateless_uniform((4,), seed)
-    area = (min_area + (1 - min_area) * draws[0]) * size[0] * size[1]
-    root = tf.sqrt(max_ratio) ** (2 * draws[1] - 1)  # of width over height
-    sides = tf.stack([tf.sqrt(area) / root, tf.sqrt(area) * root])
-    sides = tf.minimum(sides / size, 1.0)
+    area = (min_area + (1 - min_area) * draws[0]) * height * width
+    ratio = max_ratio ** (2 * draws[1] - 1)  # width over height
+    # Only such ratios fit into the image with all of the area.
+    ratio = tf.clip_by_value(ratio, area / height**2, width**2 / area)
+    sides = tf.stack(
+        [tf.sqrt(area / ratio) / height, tf.sqrt(area * ratio) / width]
+    )
+    sides = tf.minimum(sides, 1.0)  # rounding
     start = draws[2:] * (1 - sides)
     return tf.concat([start, start + sides], axis=0)
 

@@ -55,7 +55,8 @@ def read(root, split, year=None, classes=CLASSES):
 
     Raises:
         FileNotFoundError: If a folder, list or annotation is not there.
-        ValueError: If an annotation cannot be used; names file and field.
+        ValueError: If an annotation cannot be used, with file and field; or
+            if the folder is another year's.
 
     Example:
 
@@ -91,6 +92,11 @@ def _year_folder(root, year):
             f"There is no folder of this name. Received: root={str(root)!r}"
         )
     if (root / "ImageSets" / "Main").is_dir():
+        if year and root.name.startswith("VOC") and root.name != f"VOC{year}":
+            raise ValueError(
+                f"Expected VOC {year}, but the folder is another year's. "
+                f"Received: root={str(root)!r}"
+            )
         return root
     years = sorted(
         folder.name
@@ -111,18 +117,19 @@ def _year_folder(root, year):
 
 def _image_ids(folder, split):
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
-    if not path.is_file():
-        # Lists such as `car_train.txt` belong to one class, not to a split.
-        splits = [
-            name
-            for name in ("train", "val", "trainval", "test")
-            if path.with_name(f"{name}.txt").is_file()
-        ]
+    # Lists such as `car_train.txt` belong to one class, not to a split.
+    splits = [
+        name
+        for name in ("train", "val", "trainval", "test")
+        if path.with_name(f"{name}.txt").is_file()
+    ]
+    if split not in splits:
         raise FileNotFoundError(
             f"There is no list {str(path)!r}; this devkit has the splits "
             f"{splits}. Received: split={split!r}"
         )
-    image_ids = path.read_text().split()
+    image_ids = [line.strip() for line in path.read_text().splitlines()]
+    image_ids = [image_id for image_id in image_ids if image_id]
     if not image_ids:
         raise ValueError(f"The list {str(path)!r} names no image.")
     return image_ids

@@ -1,0 +1,383 @@
+"""The steps that every recipe shares: read, train, measure, draw, export."""
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+
+import keras
+import numpy as np
+
+from export import saved_model
+from recipes.cli import BACKBONES, DATASETS, EXPLAIN, clear_errors
+from zoo import losses, pictures, reports, runs, training
+from zoo.data import pipeline
+
+NUM_PICTURES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The examples of a run, by what they are for."""
+
+    classes: tuple[str, ...]
+    training: list
+    validation: list  # held out of the training split; may be empty
+    test: list
+    test_name: str  # what `test` is, for titles
+
+
+def read_data(dataset, data_dir, validation_fraction):
+    """Reads a data set by name and finds its unreadable images.
+
+    In training, these are named and left out; in the test split they are an
+    error. What is held out for validation does not depend on the run's seed,
+    so that runs can be compared.
+
+    Args:
+        dataset: str, a key of `DATASETS`.
+        data_dir: path or `None`.
+        validation_fraction: float from 0 to below 1.
+
+    Returns:
+        `Data`.
+
+    Raises:
+        FileNotFoundError: If a file of the data set is missing.
+        ValueError: If one of them cannot be used.
+    """
+    source = DATASETS[dataset]
+    split = source.read(data_dir, source.train_split)
+    bad = pipeline.unreadable(split.examples)
+    if bad:
+        print(
+            f"{len(bad)} of {len(split.examples)} images of "
+            f"{source.train_split} cannot be read and are left out:",
+            *bad.values(),
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    examples = [e for i, e in enumerate(split.examples) if i not in bad]
+    order = np.random.default_rng(0).permutation(len(examples))
+    held_out = round(validation_fraction * len(examples))
+    validation = [examples[i] for i in sorted(order[:held_out])]
+    training_examples = [examples[i] for i in sorted(order[held_out:])]
+    if source.test_split is None:
+        test = training_examples
+        test_name = f"{dataset} {source.train_split}, TRAINING images"
+    else:
+        test = read_test(dataset, data_dir, source.test_split).examples
+        test_name = f"{dataset} {source.test_split}"
+    print(
+        f"{dataset}: {len(training_examples)} training and {len(validation)} "
+        f"validation images, {len(split.classes)} classes; "
+        f"{len(test)} images of {test_name} at the end"
+    )
+    return Data(split.classes, training_examples, validation, test, test_name)
+
+
+def read_test(dataset, data_dir, split):
+    """Reads a split to evaluate on; an unreadable image is an error.
+
+    Args:
+        dataset: str, a key of `DATASETS`.
+        data_dir: path or `None`.
+        split: str.
+
+    Returns:
+        `zoo.data.example.Dataset`.
+
+    Raises:
+        FileNotFoundError: If a file of the data set is missing.
+        ValueError: If one of them cannot be used.
+    """
+    data = DATASETS[dataset].read(data_dir, split)
+    if bad := pipeline.unreadable(data.examples):
+        raise ValueError(
+            f"{len(bad)} of {len(data.examples)} images of {split} cannot be "
+            "read, and an evaluation without them would be another protocol: "
+            + "; ".join(list(bad.values())[:5])
+        )
+    return data
+
+
+def make_backbone(recipe):
+    """Builds the backbone that a recipe names."""
+    arguments = (
+        {}
+        if recipe.normalization == "weights"
+        else {"normalization": recipe.normalization}
+    )
+    if recipe.backbone == "tiny" and arguments:
+        raise ValueError(
+            "`tiny` has one normalization, that of its weights. "
+            f"Received: normalization={recipe.normalization!r}"
+        )
+    pretrained = None if recipe.pretrained == "none" else recipe.pretrained
+    return BACKBONES[recipe.backbone](
+        recipe.image_size, pretrained=pretrained, **arguments
+    )
+
+
+def _optimizer(recipe, name, learning_rate, steps):
+    # A short trial reaches its highest rate, too.
+    warmup_steps = min(
+        round(recipe.warmup_epochs * steps), recipe.epochs * steps // 2
+    )
+    if recipe.schedule == "step":
+        rate = training.WarmupStepDecay(
+            learning_rate, warmup_steps, round(recipe.decay_epochs * steps)
+        )
+    else:
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=recipe.epochs * steps - warmup_steps,
+            warmup_target=learning_rate,
+            warmup_steps=warmup_steps,
+        )
+    if recipe.optimizer == "adamw":
+        return keras.optimizers.AdamW(
+            rate, weight_decay=recipe.weight_decay, name=name
+        )
+    # The papers' decay goes through the momentum, which sums it up to
+    # 1 / (1 - momentum) of itself; Keras' decay does not.
+    momentum = 0.9
+    return keras.optimizers.SGD(
+        rate,
+        momentum=momentum,
+        weight_decay=recipe.weight_decay / (1 - momentum),
+        name=name,
+    )
+
+
+def train(method, recipe, arguments, build):
+    """Trains, measures, explains and exports: the steps of every recipe.
+
+    Args:
+        method: str. Name of the method, a key of `recipes.cli.EXPLAIN`.
+        recipe: the recipe's dataclass.
+        arguments: `argparse.Namespace` from `recipes.cli.parse`.
+        build: callable `(recipe, backbone, num_classes)` to `keras.Model`.
+    """
+    directory = arguments.output_dir or pathlib.Path(
+        f"runs/{method}-{arguments.dataset}-{recipe.backbone}-seed{recipe.seed}"
+    )
+    identity = {
+        "method": method,
+        "dataset": arguments.dataset,
+        **dataclasses.asdict(recipe),
+    }
+    with clear_errors():
+        runs.check(directory, identity, arguments.resume)
+        strategy = training.strategy(arguments.devices)
+        replicas = strategy.num_replicas_in_sync
+        if recipe.batch_size % replicas:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the {replicas} replicas. "
+                f"Received: batch_size={recipe.batch_size}"
+            )
+        data = read_data(
+            arguments.dataset, arguments.data_dir, recipe.validation_fraction
+        )
+        steps = pipeline.steps_per_epoch(data.training, recipe.batch_size)
+        keras.utils.set_random_seed(recipe.seed)
+        with strategy.scope():
+            backbone = make_backbone(recipe)
+    with strategy.scope():
+        model = build(recipe, backbone, len(data.classes))
+        optimizer = training.two_groups(
+            model,
+            backbone,
+            _optimizer(
+                recipe, "backbone", recipe.backbone_learning_rate, steps
+            ),
+            _optimizer(recipe, "head", recipe.head_learning_rate, steps),
+        )
+        model.compile(
+            optimizer,
+            losses.BinaryCrossentropy(unknown=recipe.unknown),
+            jit_compile=False,  # broken under MirroredStrategy
+        )
+    runs.write_json(directory / runs.RECIPE, identity)
+    explain = EXPLAIN[method](model)
+    with clear_errors((FloatingPointError,)):
+        _fit(directory, model, explain, recipe, data, steps, arguments.resume)
+        data_dir = arguments.data_dir and str(arguments.data_dir.resolve())
+        card = {
+            **identity,
+            "data_dir": data_dir,
+            "num_training_images": len(data.training),
+            "num_validation_images": len(data.validation),
+            "classes": data.classes,
+            "preprocessing": {
+                "image_size": recipe.image_size,
+                "resize": "bilinear with antialiasing, to a square",
+                "pixels": "RGB, 0 to 255; the model normalises them itself",
+            },
+            "devices": arguments.devices,
+            "replicas": replicas,
+            "versions": runs.versions(),
+            "commit": runs.commit(),
+            "command": shlex.join(["python", *sys.argv]),
+        }
+        _finish(directory, model, explain, recipe, data, card)
+
+
+def _fit(directory, model, explain, recipe, data, steps, resume):
+    """Trains to the last epoch and leaves the best one's weights."""
+    prefix = "val" if data.validation else "train"
+    watched = data.validation or data.training
+    checkpoints = directory / "checkpoints"
+    first_epoch = training.resume(model, checkpoints) if resume else 0
+    if first_epoch < recipe.epochs:
+        model.fit(
+            pipeline.training_batches(
+                data.training,
+                recipe.image_size,
+                recipe.batch_size,
+                recipe.epochs,
+                recipe.seed,
+                first_epoch,
+                recipe.crop_area,
+                recipe.shift,
+            ),
+            steps_per_epoch=steps,
+            initial_epoch=first_epoch,
+            epochs=recipe.epochs,
+            callbacks=training.callbacks(
+                directory,
+                data.classes,
+                pipeline.evaluation_batches(
+                    watched, recipe.image_size, recipe.batch_size
+                ),
+                np.stack([example.targets for example in watched]),
+                _painter(explain, watched[:4], data.classes, recipe.image_size),
+                prefix,
+            ),
+            shuffle=False,  # the pipeline does
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    best = training.best_checkpoint(checkpoints, f"{prefix}_mAP")
+    training.load_checkpoint(model, best)
+    print(f"The best epoch is that of {best}.")
+
+
+def _finish(directory, model, explain, recipe, data, card):
+    """Measures, draws, exports, and writes the card that ends the run."""
+    probabilities, report = evaluate(
+        model, data.test, data.classes, recipe.image_size, recipe.batch_size
+    )
+    targets = np.stack([example.targets for example in data.test])
+    runs.save_predictions(
+        directory / runs.PREDICTIONS, data.test, targets, probabilities
+    )
+    report = {"images": data.test_name, **report}
+    runs.write_json(directory / runs.METRICS, report)
+    draw_evidence(
+        directory / "pictures",
+        explain,
+        data.test[:NUM_PICTURES],
+        probabilities[:NUM_PICTURES],
+        data.classes,
+        recipe.image_size,
+    )
+    card = {**card, "metrics": report}
+    base_path = directory / "export" / card["method"]
+    version = saved_model.export(model, data.classes, base_path, card=card)
+    runs.write_json(directory / runs.CARD, card)
+    title = f"{card['method']} on {data.test_name}"
+    serve = f"--model {shlex.quote(card['method'] + '=' + str(base_path))}"
+    ask = f"--model {card['method']} {shlex.quote(data.test[0].image_path)}"
+    print(
+        f"""
+{reports.table(report, title)}
+
+{directory}
+  {runs.MODEL}, {runs.CARD}, {runs.METRICS}, {runs.PREDICTIONS}, history.csv
+  pictures/      where the model looked, on {NUM_PICTURES} images
+  tensorboard/   tensorboard --logdir {shlex.quote(str(directory.parent))}
+  {version.relative_to(directory)}/ ready to serve
+
+Serve it, then ask it:
+  python -m serving.server --port 8500 {serve}
+  python -m serving.client --target localhost:8500 {ask}"""
+    )
+
+
+def evaluate(model, examples, classes, image_size, batch_size):
+    """Predicts and measures.
+
+    Args:
+        model: `keras.Model` from images to logits.
+        examples: list of `Example`, all readable.
+        classes: sequence of str.
+        image_size: int. Height and width of the images, in pixels.
+        batch_size: int.
+
+    Returns:
+        `(probabilities, report)`: float32 array `(num_examples,
+        num_classes)`, and the dict of `zoo.reports.measure`.
+    """
+    batches = pipeline.evaluation_batches(examples, image_size, batch_size)
+    logits = training.predict(
+        model, batches, len(examples), verbose=int(sys.stdout.isatty())
+    )
+    probabilities = training.sigmoid(logits)
+    targets = np.stack([example.targets for example in examples])
+    return probabilities, reports.measure(targets, probabilities, classes)
+
+
+def _painter(explain, examples, classes, image_size):
+    """Gives a function of a model that draws where it looks."""
+    batches = pipeline.evaluation_batches(examples, image_size, len(examples))
+    images, targets = next(batches.as_numpy_iterator())
+
+    def paint(model):
+        maps = keras.ops.convert_to_numpy(explain(images))
+        probabilities = training.sigmoid(model(images))
+        rows = zip(images, maps, probabilities, targets, strict=True)
+        return np.stack(
+            [
+                pictures.pixels(
+                    pictures.evidence(
+                        image, attention, scores, classes, present
+                    )
+                )
+                for image, attention, scores, present in rows
+            ]
+        )
+
+    return paint
+
+
+def draw_evidence(
+    directory, explain, examples, probabilities, classes, image_size
+):
+    """Writes one PNG an image: where the model looked for its labels.
+
+    Args:
+        directory: `pathlib.Path`, made if it is not there.
+        explain: `keras.Model` from images to maps.
+        examples: list of `Example`; their ids name the pictures.
+        probabilities: array of shape `(num_examples, num_classes)`.
+        classes: sequence of str.
+        image_size: int. Height and width of the images, in pixels.
+
+    Returns:
+        list of `pathlib.Path`, in the order of the examples.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{example.image_id}.png" for example in examples]
+    batches = pipeline.evaluation_batches(examples, image_size, NUM_PICTURES)
+    i = 0
+    for images, targets in batches.as_numpy_iterator():
+        maps = keras.ops.convert_to_numpy(explain(images))
+        for image, attention, present in zip(
+            images, maps, targets, strict=True
+        ):
+            figure = pictures.evidence(
+                image, attention, probabilities[i], classes, present
+            )
+            figure.savefig(paths[i])
+            i += 1
+    return paths
