@@ -5,7 +5,9 @@ Run:    python recipes/train_baseline.py                  # average pooling
         python recipes/train_baseline.py --dataset voc2007 \
             --data_dir VOCdevkit --backbone resnet101
 Paper:  VOC 2007 92.9 mAP (ResNet-101, 448 pixels, in Zhu and Wu, ICCV 2021).
-Ours:   see the README; VOC with ResNet-101 is not measured yet.
+Ours:   scenes 79.8 (GAP) and 83.3 (GMP) mAP (continuous), mean of seeds 0, 1,
+        2; VOC not measured.
+Cost:   3.4 minutes on two CPU cores (scenes); VOC not measured.
 """
 
 import dataclasses
