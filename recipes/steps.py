@@ -263,7 +263,8 @@ def _fit(directory, model, explain, recipe, data, steps, resume):
 
 
 def _finish(directory, model, explain, recipe, data, card):
-    """Measures, draws, exports, and writes the card that ends the run."""
+    """Saves, measures, draws, exports; then the card, which ends the run."""
+    runs.save_model(directory / runs.MODEL, model)
     probabilities, report = evaluate(
         model, data.test, data.classes, recipe.image_size, recipe.batch_size
     )
