@@ -76,7 +76,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(train_csra, train_baseline)
     def test_every_field_is_a_typed_flag(self, module):
         _, recipe = cli.parse("", module.RECIPES, [])
-        other = {int: 7, float: 0.25, str: "x", bool: False}
+        other = {int: 64, float: 0.25, str: "x", bool: False}
         for field in dataclasses.fields(recipe):
             if field.name == "backbone":
                 continue
@@ -96,6 +96,8 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         ("--normalize maybe", "--normalize"),
         ("--epochs many", "--epochs"),
         ("--dataset voc2007", "--data_dir"),
+        ("--batch_size 0", "`batch_size` must be from 1"),
+        ("--shift 1.5", "`shift` must be from 0 to 0.9"),
     )
     def test_names_a_bad_flag_and_what_exists(self, flags, message):
         _, err, code = run(train_csra.main, *flags.split())
@@ -232,10 +234,13 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
             evaluate.main, self.gap, "--residual_weight", 0, 0.2
         )
         self.assertEqual(code, 0, err)
-        rows = out.splitlines()[-3:]
-        self.assertIn("gap on scenes test", rows[0])
-        self.assertIn("with 0 of the maximum", rows[1])
-        self.assertEqual(rows[1].split()[-1], "+0.00")
+        self.assertIn("gap on scenes test", out)
+        (_, nothing, nothing_gained), (_, some, gain) = (
+            map(float, row.split()) for row in out.splitlines()[-2:]
+        )
+        self.assertEqual(nothing_gained, 0)
+        self.assertAlmostEqual(some - nothing, gain, delta=0.011)
+        self.assertNotEqual(gain, 0)
         _, err, code = run(evaluate.main, self.csra, "--residual_weight", 0.2)
         self.assertEqual(code, 1)
         self.assertIn("baseline", err)
