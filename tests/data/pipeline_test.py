@@ -129,11 +129,12 @@ class TrainingBatchesTest(tf.test.TestCase):
             image_path=str(path),
             crop=(0.0, 0.5, 1.0, 1.0),
         )
-        batches = pipeline.training_batches(
-            [example] * 4, 16, 4, epochs=5, seed=0, crop_area=0.3
-        )
-        for images, _ in batches.as_numpy_iterator():
-            self.assertAllClose(images, np.full_like(images, 200))
+        for area in (0.3, 1.0):
+            batches = pipeline.training_batches(
+                [example] * 4, 16, 4, epochs=5, seed=0, crop_area=area
+            )
+            for images, _ in batches.as_numpy_iterator():
+                self.assertAllClose(images, np.full_like(images, 200))
         (images, _) = next(
             pipeline.evaluation_batches([example], 16, 4).as_numpy_iterator()
         )
