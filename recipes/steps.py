@@ -48,6 +48,7 @@ def read_data(dataset, data_dir, validation_fraction):
     """
     source = DATASETS[dataset]
     split = source.read(data_dir, source.train_split)
+    print(f"{dataset}: checking that {len(split.examples)} images can be read")
     bad = pipeline.unreadable(split.examples)
     if bad:
         print(

@@ -9,6 +9,7 @@ file says what stands where, and writes and reads the result.
 import dataclasses
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -517,7 +518,9 @@ def write(directory, num_trainval=2000, num_test=1000, seed=0):
         whole = pathlib.Path(temporary, "whole")
         for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
             (whole / folder).mkdir(parents=True)
-        progress = keras.utils.Progbar(num_trainval + num_test)
+        progress = keras.utils.Progbar(
+            num_trainval + num_test, verbose=1 if sys.stdout.isatty() else 2
+        )
         for split, number in zip(SPLITS, (num_trainval, num_test), strict=True):
             image_ids = [f"{split}_{index:06d}" for index in range(number)]
             for index, image_id in enumerate(image_ids):

@@ -90,7 +90,8 @@ def explain(model):
         A functional `keras.Model` over the same layers, from images to
         float32 maps of shape `(batch, height, width, num_classes)`: the
         spatial softmax of each class, averaged over the heads; each class'
-        map sums to 1.
+        map sums to 1. With `pooling="average"` it is what the other poolings
+        would look at: that model weighs all positions alike.
 
     Raises:
         ValueError: If the model has no `ResidualAttention`.
