@@ -2,7 +2,6 @@ import io
 import pathlib
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from PIL import Image
@@ -57,11 +56,10 @@ class PreprocessTest(parameterized.TestCase, tf.test.TestCase):
         image_bytes = encoded(picture().convert(mode), "PNG")
         self.assertEqual(preprocess.load(image_bytes, 32).shape, (32, 32, 3))
 
-    @pytest.mark.skipif(
-        not MINI.exists(), reason="shared/data is not in this checkout"
-    )
     @parameterized.parameters(128, 448)
     def test_photos_are_pillows(self, size):
+        if not MINI.exists():
+            self.skipTest(f"needs {MINI.name}, which is not beside this")
         for path in sorted((MINI / "voc2007_demo").glob("*.jpg")):
             image_bytes = path.read_bytes()
             image = preprocess.load(image_bytes, size)
