@@ -16,6 +16,7 @@ TREES = {
     "voc2012": trees.voc2012,
     "coco2014": trees.coco2014,
     "wider": trees.wider_attribute,
+    "nus_wide": trees.nus_wide,
 }
 
 

@@ -16,7 +16,8 @@ from zoo.data import coco, voc, wider
 
 # The ids of COCO's categories skip these.
 COCO_IDS = sorted(set(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
-CROWD_IMAGE, EMPTY_IMAGE = 1, 2  # of each COCO split
+CROWD_IMAGE, EMPTY_IMAGE = 1, 2  # of each COCO split; NUS-WIDE has the latter
+NUS_WIDE_CONCEPTS = ("airport", "bear", "clouds", "sky", "zebra")
 
 
 def voc2007(root, num_images=8, size=64):
@@ -169,6 +170,46 @@ def _wider_split(root, split, num_images, size):
     names = {str(k): name for k, name in enumerate(wider.CLASSES)}
     path.write_text(json.dumps({"images": images, "attribute_id_map": names}))
     return np.concatenate(targets).astype("float32")
+
+
+def nus_wide(root, num_images=8, size=64):
+    """Writes train and test of `num_images` each, over five concepts.
+
+    In both, image `EMPTY_IMAGE` has no label. The lists have the backslashes
+    of the release, and one of them its Windows ends of lines.
+    """
+    root = pathlib.Path(root)
+    (root / "ConceptsList").mkdir(parents=True)
+    text = "".join(f"{name}\n" for name in NUS_WIDE_CONCEPTS)
+    (root / "ConceptsList/Concepts81.txt").write_text(text)
+    return {
+        split: _nus_wide_split(root, split, num_images, size)
+        for split in ("train", "test")
+    }
+
+
+def _nus_wide_split(root, split, num_images, size):
+    rng = np.random.default_rng(list(split.encode()))
+    targets = _draw_targets(rng, num_images, len(NUS_WIDE_CONCEPTS))
+    targets[EMPTY_IMAGE] = 0
+    names = [
+        f"{('actor', 'zoo_bear')[i % 2]}\\{i:04d}_{len(split)}{i:03d}.jpg"
+        for i in range(num_images)
+    ]
+    end = "\r\n" if split == "train" else "\n"
+    files = {f"ImageList/{split.title()}Imagelist.txt": names}
+    for name, column in zip(NUS_WIDE_CONCEPTS, targets.T, strict=True):
+        path = f"Groundtruth/TrainTestLabels/Labels_{name}_{split.title()}.txt"
+        files[path] = [str(int(value)) for value in column]
+    for path, lines in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{line}{end}" for line in lines)
+        (root / path).write_bytes(text.encode())
+    for name, row in zip(names, targets, strict=True):
+        path = root / "Flickr" / name.replace("\\", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _picture(path, _draw_things(rng, np.flatnonzero(row), size), size)
+    return targets
 
 
 def _draw_targets(rng, num_images, num_classes):

@@ -4,6 +4,7 @@ from zoo.data import augment as augment
 from zoo.data import coco as coco
 from zoo.data import example as example
 from zoo.data import manifest as manifest
+from zoo.data import nus_wide as nus_wide
 from zoo.data import pipeline as pipeline
 from zoo.data import scenes as scenes
 from zoo.data import voc as voc

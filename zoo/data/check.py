@@ -11,13 +11,16 @@ import functools
 import os
 import sys
 
-from zoo.data import coco, pipeline, voc, wider
+from zoo.data import coco, nus_wide, pipeline, voc, wider
 
 READERS = {
     "voc2007": functools.partial(voc.read, year=2007),
     "voc2012": functools.partial(voc.read, year=2012),
     "coco2014": functools.partial(coco.read, keep_empty=True),
     "wider": wider.read,
+    "nus_wide": functools.partial(
+        nus_wide.read, keep_unlabelled=True, keep_missing=True
+    ),
 }
 # Data set -> split -> what -> how many, as published. A class' name stands for
 # the examples with a target of 1.
@@ -59,6 +62,14 @@ EXPECTED = {
     },
     # An example is a person's box.
     "wider": {"trainval": {"examples": 28345}, "test": {"examples": 29179}},
+    "nus_wide": {
+        "train": {
+            "classes": 81,
+            "examples": 161789,
+            "examples with a label": 125449,
+        },
+        "test": {"examples": 107859, "examples with a label": 83898},
+    },
 }
 
 
@@ -106,7 +117,7 @@ def main(argv=None):
 
 
 def counts(dataset):
-    """Counts examples, those with a label, and the positives of each class.
+    """Counts classes, examples, those with a label, and each class' positives.
 
     Args:
         dataset: `zoo.data.example.Dataset`.
@@ -116,6 +127,7 @@ def counts(dataset):
     """
     present = dataset.targets() == 1
     return {
+        "classes": len(dataset.classes),
         "examples": len(present),
         "examples with a label": int(present.any(axis=1).sum()),
         **dict(zip(dataset.classes, present.sum(axis=0).tolist(), strict=True)),
