@@ -160,6 +160,38 @@ class TrainingBatchesTest(tf.test.TestCase):
             self.make(count=3)
 
 
+class CachedBatchesTest(tf.test.TestCase):
+    def test_order_is_that_of_training(self):
+        made = examples(self.get_temp_dir())
+        path = pathlib.Path(self.get_temp_dir()) / "features.npy"
+        grey = np.arange(10, dtype="float32").reshape(10, 1, 1, 1) * 20
+        np.save(path, np.tile(grey, (1, 2, 3, 4)))
+        features = [np.load(path, mmap_mode="r"), grey[:, 0, 0] / 20]
+        targets = np.stack([example.targets for example in made])
+        for first_epoch in (0, 1):
+            arguments = {"epochs": 2, "seed": 5, "first_epoch": first_epoch}
+            batches = pipeline.cached_batches(features, targets, 4, **arguments)
+            expected = pipeline.training_batches(
+                made, 16, 4, crop_area=1.0, **arguments
+            )
+            found = indices(batches.map(lambda x, y: (x[0], y)))
+            self.assertLen(found, (2 - first_epoch) * 2)
+            self.assertEqual(found, indices(expected))
+            for (maps, index), _ in batches.as_numpy_iterator():
+                self.assertAllEqual(maps[:, 0, 0, 0], index[:, 0] * 20)
+        self.assertEqual(
+            batches.element_spec,
+            (
+                (tf.TensorSpec((4, 2, 3, 4)), tf.TensorSpec((4, 1))),
+                tf.TensorSpec((4, 3)),
+            ),
+        )
+
+    def test_needs_one_batch(self):
+        with self.assertRaisesRegex(ValueError, "3 examples, batch_size=4"):
+            pipeline.cached_batches([np.ones(3)], np.ones((3, 1)), 4, 1, 0)
+
+
 class EvaluationBatchesTest(tf.test.TestCase):
     def test_keeps_the_order_and_the_last_batch(self):
         made = examples(self.get_temp_dir())

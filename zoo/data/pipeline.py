@@ -4,6 +4,7 @@ The order of operations stands here once:
 
     training     shuffle indices -> read -> crop, decode -> resize -> shift
                  -> RandAugment -> flip -> batch -> prefetch
+    cached       shuffle indices -> batch -> read features -> prefetch
     evaluation   read -> decode -> resize -> batch -> prefetch
 
 Everything random follows from the seed, the epoch and the example's index, so
@@ -36,6 +37,7 @@ def training_batches(
     crop_area=0.7,
     shift=0.0,
     rand_augment=0,
+    flip=True,
 ):
     """Makes the batches of all epochs, one after the other.
 
@@ -55,6 +57,7 @@ def training_batches(
         shift: float in `[0, 1)`. Most that an image moves in each direction,
             as a share of its size.
         rand_augment: int. Operations of `augment.RandAugment` on an image.
+        flip: bool. Whether half of the images are mirrored.
 
     Returns:
         `tf.data.Dataset` of images, float32 `(batch_size, image_size,
@@ -64,19 +67,11 @@ def training_batches(
     Raises:
         ValueError: If there are fewer examples than a batch has.
     """
-    steps = steps_per_epoch(examples, batch_size)
+    order = _order(examples, batch_size, epochs, seed, first_epoch)
     columns = _columns(examples)
     whole = _all_whole(examples)
     if rand_augment:
         change = augment.RandAugment(rand_augment)
-
-    def indices(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(examples), dtype="int64"), tf.stack([seed, epoch])
-        )[: steps * batch_size]
-        return tf.data.Dataset.from_tensor_slices(order).map(
-            lambda index: (epoch, index)
-        )
 
     def load(epoch, index):
         path, crop, targets = (column[index] for column in columns)
@@ -96,14 +91,55 @@ def training_batches(
             image = augment.random_shift(image, seeds[1], pixels)
         if rand_augment:
             image = change(image, seeds[3])
-        return augment.random_flip(image, seeds[2]), targets
+        if flip:
+            image = augment.random_flip(image, seeds[2])
+        return image, targets
 
-    epoch_range = tf.data.Dataset.range(first_epoch, epochs)
-    dataset = epoch_range.flat_map(indices).map(
-        load, num_parallel_calls=_num_cores()
-    )
+    dataset = order.map(load, num_parallel_calls=_num_cores())
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
     return _without_autotune(dataset)
+
+
+def cached_batches(features, targets, batch_size, epochs, seed, first_epoch=0):
+    """Makes the batches of `training_batches`, with features for images.
+
+    The same seed gives the same examples in the same order and batches.
+
+    Args:
+        features: list of arrays of shape `(num_examples, ...)`, such as the
+            `np.memmap`s of `zoo.feature_cache`: rows are read when needed.
+        targets: float32 array of shape `(num_examples, num_classes)`.
+        batch_size: int. Images in a batch, over all replicas.
+        epochs: int. Epoch to stop before.
+        seed: int. Of the order.
+        first_epoch: int. Epoch to begin with, not 0 where a run is resumed.
+
+    Returns:
+        `tf.data.Dataset` of a tuple of features, each `(batch_size, ...)`,
+        and targets, float32 `(batch_size, num_classes)`.
+
+    Raises:
+        ValueError: If there are fewer examples than a batch has.
+    """
+    order = _order(targets, batch_size, epochs, seed, first_epoch)
+    indices = order.map(lambda _, index: index)
+    indices = indices.batch(batch_size, drop_remainder=True)
+    return _rows(features, targets, indices)
+
+
+def cached_evaluation_batches(features, targets, batch_size):
+    """Makes the batches of `evaluation_batches`, from features in its place.
+
+    Args:
+        features: as `cached_batches`.
+        targets: as `cached_batches`.
+        batch_size: int. Images in a batch; the last batch may have fewer.
+
+    Returns:
+        `tf.data.Dataset` of a tuple of features and targets.
+    """
+    indices = tf.data.Dataset.range(len(targets)).batch(batch_size)
+    return _rows(features, targets, indices)
 
 
 def evaluation_batches(examples, image_size, batch_size):
@@ -201,6 +237,39 @@ def _reason(path):
     except tf.errors.InvalidArgumentError:  # already the header is broken
         reason = ""
     return reason or "not a whole JPEG, PNG or WebP image"
+
+
+def _rows(features, targets, indices):
+    """Reads rows of arrays, a batch of indices at a time."""
+    columns = (*features, targets)
+
+    def read(indices):
+        rows = tf.numpy_function(
+            lambda indices: [column[indices] for column in columns],
+            [indices],
+            [column.dtype for column in columns],
+        )
+        for row, column in zip(rows, columns, strict=True):
+            row.set_shape((indices.shape[0], *column.shape[1:]))
+        return tuple(rows[:-1]), rows[-1]
+
+    dataset = indices.map(read, num_parallel_calls=_num_cores()).prefetch(2)
+    return _without_autotune(dataset)
+
+
+def _order(examples, batch_size, epochs, seed, first_epoch):
+    """Gives epoch and index of the examples, in whole batches an epoch."""
+    used = steps_per_epoch(examples, batch_size) * batch_size
+
+    def indices(epoch):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(examples), dtype="int64"), tf.stack([seed, epoch])
+        )[:used]
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            lambda index: (epoch, index)
+        )
+
+    return tf.data.Dataset.range(first_epoch, epochs).flat_map(indices)
 
 
 def _crop_inside(image_bytes, crop, seed, min_area):
