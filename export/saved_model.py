@@ -24,7 +24,10 @@ def export(model, classes, directory, version=None, card=None):
 
     Args:
         model: `keras.Model` from images of one fixed size to logits of shape
-            `(batch, num_classes)`.
+            `(batch, num_classes)`, or to a dict with these as `"logits"`. A
+            dict may hold `"sequence"`, class indices of shape
+            `(batch, max_labels)` with -1 after the last, and float32
+            `"sequence_probabilities"` of them. Nothing else of it is served.
         classes: sequence of str, in the order of the logits.
         directory: str or path. The model's base path; the version becomes a
             folder in it, its name a number.
@@ -36,7 +39,7 @@ def export(model, classes, directory, version=None, card=None):
 
     Raises:
         ValueError: If `classes` and logits differ in number, the model has no
-            fixed image size, or `version` is below 1.
+            logits or no fixed image size, or `version` is below 1.
         FileExistsError: If the version exists: versions are never overwritten.
 
     Example:
@@ -50,9 +53,12 @@ def export(model, classes, directory, version=None, card=None):
     """
     directory = pathlib.Path(directory)
     image_size = _image_size(model)
-    if model.output_shape[-1] != len(classes):
+    # `output_shape` of a dict has no names, and a Sequential no `output`.
+    outputs = _by_name(model.compute_output_spec(model.inputs))
+    num_classes = outputs["logits"].shape[-1]
+    if num_classes != len(classes):
         raise ValueError(
-            f"The model has {model.output_shape[-1]} classes. "
+            f"The model has {num_classes} classes. "
             f"Received: {len(classes)} names in `classes`"
         )
     if version is None:
@@ -94,16 +100,39 @@ def _image_size(model):
     return height
 
 
+def _by_name(outputs):
+    """Gives a dict of outputs, also where a model has but one."""
+    if not isinstance(outputs, dict):
+        return {"logits": outputs}
+    if "logits" not in outputs:
+        raise ValueError(
+            "A model with a dict of outputs must have 'logits' among them. "
+            f"Received: outputs={sorted(outputs)}"
+        )
+    return outputs
+
+
 def _archive(model, classes, image_size):
     labels = tf.constant(list(classes))
+    sequence_labels = tf.constant(["", *classes])  # -1, no class, comes first
     top_k = min(TOP_K, len(classes))
     image_shape = (None, image_size, image_size, 3)
 
-    def probabilities(image):
+    def from_image(image):
         # A wrong rank that reaches the model aborts the server's process.
         image = tf.ensure_shape(image, image_shape)
         # Without training=False an export can carry training behaviour.
-        return tf.sigmoid(tf.cast(model(image, training=False), "float32"))
+        outputs = _by_name(model(image, training=False))
+        logits = tf.cast(outputs["logits"], "float32")
+        answer = {signature.PROBABILITIES: tf.sigmoid(logits)}
+        if "sequence" in outputs:
+            answer[signature.SEQUENCE_LABELS] = tf.gather(
+                sequence_labels, outputs["sequence"] + 1
+            )
+            answer[signature.SEQUENCE_PROBABILITIES] = outputs[
+                "sequence_probabilities"
+            ]
+        return answer
 
     def from_bytes(image_bytes):
         image = tf.map_fn(
@@ -111,10 +140,10 @@ def _archive(model, classes, image_size):
             tf.ensure_shape(image_bytes, (None,)),
             fn_output_signature=tf.TensorSpec(image_shape[1:]),
         )
-        scores = probabilities(image)
-        values, indices = tf.math.top_k(scores, top_k)
+        answer = from_image(image)
+        values, indices = tf.math.top_k(answer[signature.PROBABILITIES], top_k)
         return {
-            signature.PROBABILITIES: scores,
+            **answer,
             signature.TOP_LABELS: tf.gather(labels, indices),
             signature.TOP_PROBABILITIES: values,
         }
@@ -128,7 +157,7 @@ def _archive(model, classes, image_size):
     )
     archive.add_endpoint(
         signature.IMAGE_SIGNATURE,
-        lambda image: {signature.PROBABILITIES: probabilities(image)},
+        from_image,
         [tf.TensorSpec(image_shape, "float32", name=signature.IMAGE)],
     )
     archive.add_endpoint(

@@ -11,11 +11,16 @@ import grpc
 
 from serving.client import Client, ServingError
 
+DEFAULT_THRESHOLD = 0.5  # lowest probability to print
+
 
 def _parse(argv):
     parser = argparse.ArgumentParser(
         prog="python -m serving.client",
-        description="Asks a server for the labels of image files.",
+        description="Asks a server for the labels of image files. A model that "
+        "itself decides which labels an image has, as Order-Free RNN does, "
+        "answers with these, in the order in which it found them; --threshold "
+        "and --top ask for the most probable ones instead.",
         epilog="example: python -m serving.client --target localhost:8500 "
         "--model csra photo.jpg holiday/*.jpg",
         allow_abbrev=False,
@@ -44,16 +49,23 @@ def _parse(argv):
     chosen.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
-        help="lowest probability to print, 0 to 1 (default: %(default)s)",
+        help="lowest probability to print, 0 to 1 "
+        f"(default: {DEFAULT_THRESHOLD})",
     )
     chosen.add_argument(
         "--top", type=int, help="print so many labels, however improbable"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object a file"
+        "--json",
+        action="store_true",
+        help="print one JSON object a file, with the most probable labels as "
+        "'labels' and those that the model decides on, if it does, as "
+        "'sequence'",
     )
     args = parser.parse_args(argv)
+    args.is_default = args.threshold is None and args.top is None
+    if args.threshold is None:
+        args.threshold = DEFAULT_THRESHOLD
     if not 0 <= args.threshold <= 1:
         parser.error(f"--threshold must be in 0 to 1, not {args.threshold}")
     if args.top is not None and args.top < 1:
@@ -77,12 +89,17 @@ def _is_file(path):
     return False
 
 
-def _print_labels(path, labels, as_json):
+def _print_json(path, answers):
+    """Prints a dict of lists of pairs of label and probability."""
+    lists = {
+        name: [{"label": k, "probability": p} for k, p in labels]
+        for name, labels in answers.items()
+    }
+    print(json.dumps({"file": path, **lists}), flush=True)
+
+
+def _print_labels(path, labels):
     """Prints the pairs of label and probability."""
-    if as_json:
-        pairs = [{"label": k, "probability": p} for k, p in labels]
-        print(json.dumps({"file": path, "labels": pairs}), flush=True)
-        return
     width = max((len(label) for label, _ in labels), default=0)
     lines = [f"  {label:{width}}  {p:.3f}" for label, p in labels]
     if not lines:
@@ -129,7 +146,18 @@ def _ask(client, path, names, args):
     labels = sorted(pairs, key=lambda pair: -pair[1])
     if args.top is None:
         labels = [pair for pair in labels if pair[1] >= args.threshold]
-    _print_labels(path, labels[: args.top], args.json)
+    answers = {"labels": labels[: args.top]}
+    if prediction.sequence_labels is not None:
+        values = prediction.sequence_probabilities.tolist()
+        answers["sequence"] = list(
+            zip(prediction.sequence_labels, values, strict=True)
+        )
+    if args.json:
+        _print_json(path, answers)
+    elif args.is_default:
+        _print_labels(path, answers.get("sequence", answers["labels"]))
+    else:
+        _print_labels(path, answers["labels"])
 
 
 def _is_about_image(error):

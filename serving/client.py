@@ -42,11 +42,19 @@ class Prediction:
             order of `Client.labels`.
         top_labels: tuple of str. The most probable labels, best first.
         top_probabilities: float32 array of shape `(len(top_labels),)`, sorted.
+        sequence_labels: tuple of str, or `None`. The labels that the model
+            itself says the image has, in the order in which it found them;
+            empty if it found none. `None` if the model gives no sequences.
+        sequence_probabilities: float32 array of shape
+            `(len(sequence_labels),)`, or `None`. How sure it was of each, given
+            those before it.
     """
 
     probabilities: np.ndarray
     top_labels: tuple[str, ...]
     top_probabilities: np.ndarray
+    sequence_labels: tuple[str, ...] | None = None
+    sequence_probabilities: np.ndarray | None = None
 
 
 class ServingError(Exception):
@@ -145,7 +153,7 @@ class Client:
         """
         predictions = []
         for batch in self._batches(images):
-            probabilities, top_labels, top_probabilities = self._call(
+            outputs = self._call(
                 signature.SERVING_DEFAULT,
                 {signature.IMAGE_BYTES: batch},
                 (
@@ -156,12 +164,17 @@ class Client:
                 model,
                 version,
             )
-            predictions += map(
-                Prediction,
-                probabilities,
-                [_decode(labels) for labels in top_labels],
-                top_probabilities,
-            )
+            fields = [
+                outputs[signature.PROBABILITIES],
+                map(_decode, outputs[signature.TOP_LABELS]),
+                outputs[signature.TOP_PROBABILITIES],
+            ]
+            if signature.SEQUENCE_LABELS in outputs:
+                fields += _without_padding(
+                    outputs[signature.SEQUENCE_LABELS],
+                    outputs[signature.SEQUENCE_PROBABILITIES],
+                )
+            predictions += map(Prediction, *fields)
         return predictions
 
     def labels(
@@ -179,10 +192,10 @@ class Client:
         Raises:
             ServingError: If the server does not answer with labels.
         """
-        [labels] = self._call(
+        outputs = self._call(
             signature.LABELS_SIGNATURE, {}, (signature.LABELS,), model, version
         )
-        return _decode(labels)
+        return _decode(outputs[signature.LABELS])
 
     def close(self) -> None:
         """Ends the connection; requests that still run are cancelled."""
@@ -218,8 +231,8 @@ class Client:
             size += image_size
         return batches
 
-    def _call(self, signature_name, inputs, output_names, model, version):
-        """Sends one message of strings; gives the outputs as arrays."""
+    def _call(self, signature_name, inputs, needed, model, version):
+        """Sends one message of strings; gives all outputs as arrays."""
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
@@ -238,14 +251,14 @@ class Client:
             ).outputs
         except grpc.RpcError as error:
             raise self._explain(error) from error
-        missing = [name for name in output_names if name not in outputs]
+        missing = [name for name in needed if name not in outputs]
         if missing:
             raise ServingError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"the model at {self.target} was not made by `export`: it "
                 f"lacks the outputs {missing}. Received: {sorted(outputs)}",
             )
-        return [tf.make_ndarray(outputs[name]) for name in output_names]
+        return {name: tf.make_ndarray(outputs[name]) for name in outputs}
 
     def _explain(self, error):
         message = f"{self.target} answers: {error.details()}"
@@ -265,6 +278,12 @@ class Client:
 
 def _decode(labels):
     return tuple(label.decode() for label in labels)
+
+
+def _without_padding(labels, probabilities):
+    sequences = [_decode(filter(None, row)) for row in labels]
+    rows = zip(probabilities, sequences, strict=True)
+    return sequences, [row[: len(found)] for row, found in rows]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ every input and output is the batch, except for `labels`:
 | `image`           | `image`       | `probabilities`                       |
 | `labels`          | nothing       | `labels`                              |
 
+The first two also give `sequence_labels` and `sequence_probabilities` where
+the model itself decides which labels an image has, as Order-Free RNN does.
+
 This file imports nothing, so that the client installs without the models and
 the models without the client.
 """
@@ -29,6 +32,9 @@ PROBABILITIES = "probabilities"  # float32 (batch, num_classes)
 TOP_LABELS = "top_labels"  # string (batch, k), most probable first
 TOP_PROBABILITIES = "top_probabilities"  # float32 (batch, k), sorted
 LABELS = "labels"  # string (num_classes,), in class order
+# In the order in which the model found them; "" and 0 after the last.
+SEQUENCE_LABELS = "sequence_labels"  # string (batch, max_labels)
+SEQUENCE_PROBABILITIES = "sequence_probabilities"  # float32 (batch, max_labels)
 
 # Files inside an exported version. The first name is TensorFlow Serving's.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"

@@ -47,6 +47,7 @@ SIGNATURES = {  # name -> inputs, outputs; a method may have more outputs
     signature.IMAGE_SIGNATURE: ({signature.IMAGE}, {signature.PROBABILITIES}),
     signature.LABELS_SIGNATURE: (set(), {signature.LABELS}),
 }
+SEQUENCES = signature.SEQUENCE_LABELS, signature.SEQUENCE_PROBABILITIES
 
 
 class CheckError(Exception):
@@ -154,6 +155,39 @@ class Checks:
         )
         return f"{len(labels)} classes"
 
+    def sequences(self) -> str:
+        """The model's own decision is known labels, each once, and padding."""
+        images = np.array(self._images, object)
+        outputs = self._outputs(
+            signature.SERVING_DEFAULT, signature.IMAGE_BYTES, images
+        )
+        sequences = [outputs[name] for name in SEQUENCES if name in outputs]
+        if not sequences:
+            return "the model gives none"
+        shapes = [array.shape for array in sequences]
+        _expect(
+            len(shapes) == 2 and shapes[0] == shapes[1],
+            f"{' and '.join(SEQUENCES)} have the shapes {shapes}",
+        )
+        known = set(self._client.labels(self._model))
+        for row, probabilities in zip(*sequences, strict=True):
+            labels = [label.decode() for label in row]
+            found = [label for label in labels if label]
+            padding = len(labels) - len(found)
+            _expect(
+                labels == found + [""] * padding
+                and len(set(found)) == len(found)
+                and known.issuperset(found),
+                f"a sequence is {labels}",
+            )
+            _expect(
+                (0 <= probabilities).all()
+                and (probabilities <= 1).all()
+                and not probabilities[len(found) :].any(),
+                f"{labels} have the probabilities {probabilities}",
+            )
+        return f"{BATCH_SIZE} images get known labels, none twice"
+
     def batch(self) -> str:
         """Images in a batch get the answers that each gets alone, in order."""
         answers = self._predict(self._images)
@@ -234,14 +268,22 @@ class Checks:
             return self._refused(error.code, grpc.StatusCode.NOT_FOUND)
         raise CheckError("it got an answer")
 
-    def _code(self, signature_name, input_name, array):
-        """Sends what no `Client` would; gives the error's code."""
+    def _outputs(self, signature_name, input_name, array):
+        """Sends what no `Client` would; gives what it would change."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._model
         request.model_spec.signature_name = signature_name
         request.inputs[input_name].CopyFrom(tf.make_tensor_proto(array))
+        response = self._prediction.Predict(request, timeout=TIMEOUT_SECONDS)
+        return {
+            name: tf.make_ndarray(tensor)
+            for name, tensor in response.outputs.items()
+        }
+
+    def _code(self, *request):
+        """Gives the code of the error that a request gets."""
         try:
-            self._prediction.Predict(request, timeout=TIMEOUT_SECONDS)
+            self._outputs(*request)
         except grpc.RpcError as error:
             return error.code()
         raise CheckError("it got an answer")
@@ -319,6 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             checks.metadata,
             checks.jpeg,
             checks.labels,
+            checks.sequences,
             checks.batch,
             checks.formats,
             checks.corrupt_jpeg,

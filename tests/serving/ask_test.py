@@ -11,11 +11,12 @@ import tempfile
 from unittest import mock
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
 from serving import ask
-from serving.client import Client, ServingError
+from serving.client import Client, Prediction, ServingError
 from serving.server import Server
 from tests.serving import small_model
 
@@ -79,6 +80,49 @@ class AskTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(white["labels"][0]["label"], "person")
         self.assertAllClose(white["labels"][0]["probability"], 1.0)
         self.assertEqual(dark["labels"], [])
+        self.assertNotIn("sequence", dark)
+
+    def test_sequence_is_the_answer_unless_told_otherwise(self):
+        prediction = Prediction(
+            probabilities=np.float32([0.625, 0.125, 0.875]),
+            top_labels=("caf\u00e9", "dog"),
+            top_probabilities=np.float32([0.875, 0.625]),
+            sequence_labels=("person", "caf\u00e9"),
+            sequence_probabilities=np.float32([0.25, 0.5]),
+        )
+        sequence = ["  person  0.250", "  caf\u00e9    0.500"]
+        probable = ["  caf\u00e9  0.875", "  dog   0.625"]
+        with mock.patch.object(Client, "predict", return_value=[prediction]):
+            for arguments, expected in (
+                ((), sequence),
+                (("--threshold", "0.5"), probable),
+                (("--threshold", "0.7"), probable[:1]),
+                (("--top", "2"), probable),
+            ):
+                _, output, _ = self.run_main(*arguments, "white.jpg")
+                self.assertEqual(output[1:], expected)
+            _, [output], _ = self.run_main("--json", "white.jpg")
+        answer = json.loads(output)
+        self.assertEqual(
+            answer["sequence"],
+            [
+                {"label": "person", "probability": 0.25},
+                {"label": "caf\u00e9", "probability": 0.5},
+            ],
+        )
+        labels = [pair["label"] for pair in answer["labels"]]
+        self.assertEqual(labels, ["caf\u00e9", "dog"])
+
+    def test_empty_sequence_is_an_answer_too(self):
+        nothing = np.zeros(0, "float32")
+        prediction = Prediction(np.ones(3), ("dog",), np.ones(1), (), nothing)
+        with mock.patch.object(Client, "predict", return_value=[prediction]):
+            code, output, _ = self.run_main("white.jpg")
+            _, [as_json], _ = self.run_main("--json", "white.jpg")
+        self.assertEqual(code, 0)
+        self.assertRegex(output[1], "no label.*--threshold")
+        self.assertLen(output, 2)
+        self.assertEqual(json.loads(as_json)["sequence"], [])
 
     @parameterized.parameters(
         ("missing.jpg", "no such file"),

@@ -28,11 +28,13 @@ class FakeService(prediction_service_pb2_grpc.PredictionServiceServicer):
     Args:
         failures: list of `grpc.StatusCode`, one a request.
         label: bytes. What it sees in every image.
+        outputs: dict of name to array, given besides.
     """
 
-    def __init__(self, failures=(), label=b"length"):
+    def __init__(self, failures=(), label=b"length", outputs=None):
         self.failures = list(failures)
         self.label = label
+        self.outputs = outputs or {}
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.requests = []
@@ -51,6 +53,7 @@ class FakeService(prediction_service_pb2_grpc.PredictionServiceServicer):
             ("probabilities", lengths),
             ("top_labels", np.array([[self.label]] * len(images), object)),
             ("top_probabilities", lengths),
+            *self.outputs.items(),
         ):
             response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
         return response
@@ -83,10 +86,28 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(first.probabilities.dtype, np.float32)
         self.assertEqual(first.top_labels, ("length",))
         self.assertAllEqual(second.top_probabilities, [3])
+        self.assertIsNone(first.sequence_labels)
+        self.assertIsNone(first.sequence_probabilities)
         [request] = service.requests
         self.assertEqual(request.model_spec.name, "gap")
         self.assertEqual(request.model_spec.version.value, 3)
         self.assertEqual(request.model_spec.signature_name, "serving_default")
+
+    def test_cuts_sequences_where_their_padding_starts(self):
+        labels = [[b"sea", b"fish"], [b"caf\xc3\xa9", b""], [b"", b""]]
+        outputs = {
+            "sequence_labels": np.array(labels, object),
+            "sequence_probabilities": np.float32([[0.6, 0.9], [0, 0], [0, 0]]),
+        }
+        service = FakeService(outputs=outputs)
+        with serving(service) as target, Client(target) as client:
+            both, one, none = client.predict([b"x"] * 3)
+        self.assertEqual(both.sequence_labels, ("sea", "fish"))
+        self.assertAllClose(both.sequence_probabilities, [0.6, 0.9])
+        self.assertEqual(one.sequence_labels, ("caf\u00e9",))
+        self.assertAllEqual(one.sequence_probabilities, [0])
+        self.assertEqual(none.sequence_labels, ())
+        self.assertEqual(none.sequence_probabilities.shape, (0,))
 
     def test_sends_its_deadline(self):
         service = FakeService()

@@ -25,6 +25,10 @@ class SignatureTest(tf.test.TestCase):
         self.assertEqual(signature.TOP_LABELS, "top_labels")
         self.assertEqual(signature.TOP_PROBABILITIES, "top_probabilities")
         self.assertEqual(signature.LABELS, "labels")
+        self.assertEqual(signature.SEQUENCE_LABELS, "sequence_labels")
+        self.assertEqual(
+            signature.SEQUENCE_PROBABILITIES, "sequence_probabilities"
+        )
 
     def test_default_signature_and_warmup_file_are_tensorflows(self):
         self.assertEqual(

@@ -17,7 +17,7 @@ from tests.serving import small_model
 from zoo import preprocess
 
 CHECKS = (
-    *("status", "metadata", "jpeg", "labels", "batch", "formats"),
+    *("status", "metadata", "jpeg", "labels", "sequences", "batch", "formats"),
     *("corrupt jpeg", "wrong rank", "unknown signature", "unknown version"),
 )
 Status = get_model_status_pb2.ModelVersionStatus
@@ -63,6 +63,18 @@ FAULTS = (
     ("same_names", changing(lambda n: n[[1, 1, 2]], "labels"), ["labels"]),
     ("few_names", changing(lambda n: n[:2], "labels"), ["labels"]),
     ("order", changing(lambda p: p[::-1], "probabilities"), ["batch"]),
+)
+SEQUENCES = (  # name, labels, probabilities, the fault with them
+    ("whole", ["dog", "person"], [0.2, 0.9], None),
+    ("padded", ["caf\u00e9", ""], [0.2, 0], None),
+    ("empty", ["", ""], [0, 0], None),
+    ("unknown", ["cat", ""], [0.2, 0], "'cat'"),
+    ("twice", ["dog", "dog"], [0.2, 0.2], "'dog', 'dog'"),
+    ("gap", ["", "dog"], [0.2, 0], "'', 'dog'"),
+    ("high", ["dog", ""], [1.2, 0], "1.2"),
+    ("negative", ["dog", ""], [-0.2, 0], "-0.2"),
+    ("padding_is_probable", ["dog", ""], [0.2, 0.1], "0.1"),
+    ("shapes", ["dog", ""], [0.2], r"\(16, 2\), \(16, 1\)"),
 )
 
 
@@ -112,6 +124,7 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(lines["status"], "the versions are {1: 'AVAILABLE'}")
         self.assertStartsWith(lines["jpeg"], "person has 0.")
         self.assertEqual(lines["labels"], "3 classes")
+        self.assertEqual(lines["sequences"], "the model gives none")
 
     def test_unknown_model_ends_it(self):
         lines, failed = self.run_main(model="big")
@@ -149,6 +162,32 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
             return response
 
         self.check_fault(predict, expected)
+
+    @parameterized.named_parameters(*SEQUENCES)
+    def test_sequence(self, labels, probabilities, message):
+        rows = {
+            "sequence_labels": labels,
+            "sequence_probabilities": probabilities,
+        }
+        real = LoadedVersion.predict
+
+        def predict(version, request):
+            response = real(version, request)
+            images = request.inputs["image_bytes"].string_val
+            for name, row in rows.items() if images else ():
+                response.outputs[name].CopyFrom(
+                    tf.make_tensor_proto([row] * len(images))
+                )
+            return response
+
+        checks = smoke.Checks(self.server.target, "small")
+        self.addCleanup(checks.close)
+        with mock.patch.object(LoadedVersion, "predict", predict):
+            if message is None:
+                self.assertIn("known labels", checks.sequences())
+            else:
+                with self.assertRaisesRegex(smoke.CheckError, message):
+                    checks.sequences()
 
     @parameterized.parameters(
         (b"WEBP", None, "WebP: .*not a JPEG"),
