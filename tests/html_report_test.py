@@ -121,6 +121,22 @@ class HTMLReportTest(tf.test.TestCase):
             ],
         )
 
+    def test_the_tail_and_the_small(self):
+        report, page = write()
+        self.assertNotIn("The rarest", page)
+        ant = 100 * report["AP"]["ant"]
+        group = {"AP": {"ant": report["AP"]["ant"]}, "mAP": 0.125}
+        report["rarest"] = {**group, "num_positives": {"ant": 2}}
+        report["smallest"] = {**group, "mean_area": {"ant": 0.01234}}
+        reader = Reader(html_report.page("fan", {}, report, {}))
+        texts = [text for _, text in reader.texts if text.strip()]
+        for word, amount in (("rarest", "2"), ("smallest", "1.23")):
+            start = texts.index(f"The {word} classes")
+            self.assertEqual(
+                texts[start + 3 : start + 9],
+                ["AP, %", "ant", amount, f"{ant:.2f}", "mean", "12.50"],
+            )
+
     def test_charts_and_photos(self):
         _, page = write()
         images = Reader(page).attributes("img")

@@ -49,6 +49,8 @@ class EvidenceTest(tf.test.TestCase):
         figure = self.draw()
         pixels = pictures.pixels(figure)
         self.assertEqual((pixels.dtype, pixels.ndim), ("uint8", 3))
+        attention = figure.axes[1].images[1].get_array()
+        self.assertEqual(attention.shape, (3, 4))
         box = figure.axes[1].get_window_extent()
         height = pixels.shape[0]
         left, right = int(box.x0) + 4, int(box.x1) - 4
@@ -80,6 +82,51 @@ class EvidenceTest(tf.test.TestCase):
             np.zeros((4, 4, 3)), np.zeros((2, 2, 1)), [0.5], ["$_$"], [1]
         )
         self.assertEqual(pictures.pixels(figure).ndim, 3)
+
+
+class SequenceTest(tf.test.TestCase):
+    def draw(self, labels, names=CLASSES):
+        rng = np.random.default_rng(0)
+        self.maps = rng.random((len(labels), 3, 4))
+        return pictures.sequence(
+            np.full((60, 60, 3), 40.0),
+            self.maps,
+            np.array(labels),
+            np.linspace(0.93, 0.2, len(labels)),
+            names,
+            np.array([1, 0, -1] + [1] * (len(names) - 3)),
+        )
+
+    def test_one_map_a_label_in_the_order_found(self):
+        figure = self.draw([3, 1, 2, -1])
+        self.assertEqual(
+            [axis.get_title() for axis in figure.axes],
+            ["ant, dog", "1. dog 0.93", "2. bee 0.69 (absent)", "3. cat 0.44"],
+        )
+        for axis, attention in zip(figure.axes[1:], self.maps, strict=False):
+            self.assertAllEqual(axis.images[1].get_array(), attention)
+
+    def test_no_label(self):
+        figure = self.draw([-1, -1])
+        (axis,) = figure.axes
+        self.assertLen(axis.images, 1)
+        self.assertEqual(axis.get_title(), "ant, dog")
+        self.assertEqual(figure.get_supxlabel(), "no label found")
+
+    def test_long_titles_in_rows_are_apart(self):
+        names = [f"a rather long name of a class, {k}" for k in range(20)]
+        figure = self.draw([*range(12), -1], names)
+        height, width, _ = pictures.pixels(figure).shape
+        self.assertGreater(height, 2 * width / 3)  # three rows of five
+        boxes = [axis.title.get_window_extent() for axis in figure.axes[:13]]
+        for left, right in zip(boxes[:-1], boxes[1:], strict=True):
+            self.assertTrue(left.x1 < right.x0 or left.y0 > right.y1)
+        for box in boxes:
+            self.assertBetween(box.x0, 0, width)
+            self.assertBetween(box.x1, 0, width)
+            self.assertBetween(box.y1, 0, height)
+        for axis in figure.axes[13:]:
+            self.assertFalse(axis.axison)
 
 
 class APBarsTest(parameterized.TestCase, tf.test.TestCase):
@@ -267,6 +314,15 @@ class WorstErrorsTest(tf.test.TestCase):
         (axis,) = self.draw([[1, 0, 1]], [[0.3, 0.3, 0.2]], threshold=0.2)
         self.assertEqual(axis.get_title(), "missed c2 0.20")
         self.assertEqual(axis.get_xlabel(), "wrong c1 0.30")
+
+    def test_labels_that_the_model_gives_by_itself(self):
+        (axis,) = self.draw(
+            [[1, 0, 1, 0]],
+            [[0.9, 0.1, 0.2, 0.8]],
+            predicted=np.array([[False, True, True, False]]),
+        )
+        self.assertEqual(axis.get_title(), "missed c0 0.90")
+        self.assertEqual(axis.get_xlabel(), "wrong c1 0.10")
 
     def test_many_errors_are_counted(self):
         (axis,) = self.draw([[0] * 5], [[0.9] * 5])

@@ -69,7 +69,7 @@ def page(title, facts, report, sections):
     Args:
         title: str. What was measured on what.
         facts: dict from str to str: the model, the data, the protocol.
-        report: dict, from `zoo.reports.measure`.
+        report: dict, as `zoo.reports.table` takes it.
         sections: dict from heading to `(note, figures)`: how to read them,
             and a list of `(figure, alt)`, each a `matplotlib.figure.Figure`
             and what it shows in words.
@@ -111,6 +111,23 @@ def page(title, facts, report, sections):
             classes,
         ),
     ]
+    for word, key, amount, as_text in (
+        ("rarest", "num_positives", "positives", str),
+        ("smallest", "mean_area", "mean box, % of the image", _per_cent),
+    ):
+        if word in report:
+            found = report[word]
+            parts += [
+                f"<h2>The {word} classes</h2>",
+                _table(
+                    ("class", amount, "AP, %"),
+                    [
+                        (name, as_text(found[key][name]), _per_cent(ap))
+                        for name, ap in found["AP"].items()
+                    ]
+                    + [("mean", "", _per_cent(found["mAP"]))],
+                ),
+            ]
     for heading, (note, figures) in sections.items():
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         parts.append(f'<p class="note">{html.escape(note)}</p>')

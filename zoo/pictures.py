@@ -35,33 +35,52 @@ def evidence(image, maps, probabilities, classes, targets, num_maps=3):
     """
     best = np.argsort(-np.asarray(probabilities), kind="stable")[:num_maps]
     names = _names(classes)
-    columns = len(best) + 1
-    figure, axes = _subplots(1, columns, (2.4 * columns, 2.9))
-    height, width = image.shape[:2]
-    for axis in axes:
-        axis.imshow(_as_uint8(image))
-        axis.set_axis_off()
-        axis.set_anchor("S")  # all the room for the titles
-    present = [names[k] for k in np.flatnonzero(targets == 1)]
-    # As many labels as leave room for the image.
-    lines = textwrap.wrap(
-        ", ".join(present),
-        width=34,
-        max_lines=3,
-        placeholder=" …",
-        break_on_hyphens=False,
-    )
-    axes[0].set_title("\n".join(lines), fontsize=8)
-    for axis, k in zip(axes[1:], best, strict=True):
-        axis.imshow(
-            maps[..., k],
-            cmap="inferno",
-            alpha=0.6,
-            interpolation="bilinear",
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    titles = [
+        f"{names[k]} {probabilities[k]:.2f}{_mark(targets[k])}" for k in best
+    ]
+    overlays = [maps[..., k] for k in best]
+    return _maps_beside(image, names, targets, overlays, titles)
+
+
+def sequence(image, maps, labels, probabilities, classes, targets):
+    """Draws an image beside where the model looked for each label in turn.
+
+    Fig. 3 of Chen et al. (2018), https://arxiv.org/abs/1707.05495.
+
+    Args:
+        image: array of shape `(height, width, 3)`, RGB, 0 to 255.
+        maps: array of shape `(max_labels, rows, columns)`: the attention of
+            each step, which is scaled to its own range.
+        labels: int array of shape `(max_labels,)`: the class that each step
+            found, -1 after the last one.
+        probabilities: array of shape `(max_labels,)`, of these labels.
+        classes: sequence of str.
+        targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
+            True labels stand above the image, absent ones are marked.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Example:
+
+    >>> image, maps = np.zeros((8, 8, 3)), np.zeros((2, 4, 4))
+    >>> figure = sequence(image, maps, [1, -1], [0.93, 0], "ab", [1, 0])
+    >>> [axis.get_title() for axis in figure.axes]
+    ['a', '1. b 0.93 (absent)']
+    """
+    names = _names(classes, longest=20)  # beside a number
+    titles = [
+        f"{step}. {names[k]} {probability:.2f}{_mark(targets[k])}"
+        for step, (k, probability) in enumerate(
+            zip(labels, probabilities, strict=True), start=1
         )
-        mark = " (absent)" if targets[k] == 0 else ""
-        axis.set_title(f"{names[k]} {probabilities[k]:.2f}{mark}", fontsize=8)
+        if k >= 0
+    ]
+    overlays = maps[: len(titles)]
+    figure = _maps_beside(image, names, targets, overlays, titles)
+    if not titles:
+        figure.set_figheight(figure.get_figheight() + 0.2)
+        figure.supxlabel("no label found", fontsize=8)
     return figure
 
 
@@ -180,7 +199,9 @@ def worst_images(targets, probabilities, num_images=8):
     return np.argsort(-losses, kind="stable")[:num_images]
 
 
-def worst_errors(images, targets, probabilities, classes, threshold=0.5):
+def worst_errors(
+    images, targets, probabilities, classes, threshold=0.5, predicted=None
+):
     """Draws images: above each what was missed, below it what was wrong.
 
     Args:
@@ -190,10 +211,14 @@ def worst_errors(images, targets, probabilities, classes, threshold=0.5):
         probabilities: array of the same shape, 0 to 1.
         classes: sequence of str.
         threshold: float. A label is given above it.
+        predicted: bool array of the shape of `probabilities`, or `None`: the
+            labels that a model gives by itself, whatever the threshold.
 
     Returns:
         `matplotlib.figure.Figure`.
     """
+    if predicted is None:
+        predicted = np.asarray(probabilities) > threshold
     names = _names(classes)
     columns = min(len(images), IMAGES_A_ROW)
     rows = -(-len(images) // columns)
@@ -201,11 +226,11 @@ def worst_errors(images, targets, probabilities, classes, threshold=0.5):
     figure.get_layout_engine().set(h_pad=0.15)  # inches
     for axis in axes[len(images) :]:
         axis.set_axis_off()
-    for axis, image, target, row in zip(
-        axes, images, targets, probabilities, strict=False
+    for axis, image, target, row, given in zip(
+        axes, images, targets, probabilities, predicted, strict=False
     ):
         order = np.argsort(-row, kind="stable")
-        given = row[order] > threshold
+        given = given[order]
         missed = order[~given & (target[order] == 1)][::-1]
         wrong = order[given & (target[order] == 0)]
         axis.imshow(_as_uint8(image))
@@ -230,6 +255,43 @@ def pixels(figure):
     """Renders a figure to a uint8 array `(height, width, 3)`, RGB."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
+
+
+def _maps_beside(image, names, targets, maps, titles):
+    """Draws an image below its labels, then again below each of the maps."""
+    present = [names[k] for k in np.flatnonzero(np.asarray(targets) == 1)]
+    columns = min(len(maps) + 1, PANELS_A_ROW)
+    rows = -(-(len(maps) + 1) // columns)
+    figure, axes = _subplots(rows, columns, (2.4 * columns, 2.9 * rows))
+    for axis in axes:
+        axis.set_axis_off()
+        axis.set_anchor("S")  # all the room for the titles
+    # As many labels as leave room for the image.
+    lines = textwrap.wrap(
+        ", ".join(present),
+        width=34,
+        max_lines=3,
+        placeholder=" …",
+        break_on_hyphens=False,
+    )
+    axes[0].imshow(_as_uint8(image))
+    axes[0].set_title("\n".join(lines), fontsize=8)
+    height, width = image.shape[:2]
+    for axis, attention, title in zip(axes[1:], maps, titles, strict=False):
+        axis.imshow(_as_uint8(image))
+        axis.imshow(
+            attention,
+            cmap="inferno",
+            alpha=0.6,
+            interpolation="bilinear",
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        )
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def _mark(target):
+    return " (absent)" if target == 0 else ""
 
 
 def _overview(curves, pooled, names):
