@@ -1,4 +1,4 @@
-"""What every recipe shares: its fields, its flags, data sets by name."""
+"""What every recipe shares: its fields, its flags, its backbones."""
 
 import argparse
 import contextlib
@@ -8,57 +8,13 @@ import pathlib
 import sys
 import typing
 
+from recipes.data import DATASETS
 from zoo import backbones
-from zoo.data import coco, manifest, scenes, voc, wider
 from zoo.models.baseline import explain as explain_baseline
 from zoo.models.csra import explain as explain_csra
+from zoo.models.fan import explain as explain_fan
+from zoo.models.order_free_rnn import explain as explain_order_free_rnn
 
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set by name: how to read it, and which split is for what."""
-
-    read: typing.Callable  # (root, split) -> zoo.data.Dataset
-    train_split: str
-    test_split: str | None  # None: there is none, or not with its labels
-    validation_split: str | None = None  # None: a part of train_split
-    needs_data_dir: bool = True
-    # Other splits with images of train_split: what they measure is training.
-    overlapping: tuple[str, ...] = ()
-    own: bool = False  # the user's: its splits and classes stand in its files
-
-    def found_in(self, data_dir):
-        """Gives the source with only those splits that own data has."""
-        if not self.own:
-            return self
-        there = manifest.splits(data_dir)
-        return dataclasses.replace(
-            self,
-            validation_split="val" if "val" in there else None,
-            test_split="test" if "test" in there else None,
-        )
-
-
-DATASETS = {
-    "scenes": Source(scenes.read, "trainval", "test", needs_data_dir=False),
-    "voc2007": Source(
-        lambda root, split: voc.read(root, split, year=2007),
-        "trainval",
-        "test",
-        overlapping=("train", "val"),
-    ),
-    "voc2012": Source(
-        lambda root, split: voc.read(root, split, year=2012),
-        "trainval",
-        None,
-        overlapping=("train", "val"),
-    ),
-    "coco2014": Source(coco.read, "train2014", "val2014"),
-    "wider": Source(
-        wider.read, "trainval", "test", overlapping=("train", "val")
-    ),
-    "manifest": Source(manifest.read, "train", "test", "val", own=True),
-}
 BACKBONES = {
     name: getattr(backbones, name)
     for name in (
@@ -74,6 +30,8 @@ BACKBONES = {
 }
 EXPLAIN = {  # by the method in a run's card
     "csra": explain_csra,
+    "fan": explain_fan,
+    "order_free_rnn": explain_order_free_rnn,
     "gap": explain_baseline,
     "gmp": explain_baseline,
 }
@@ -96,12 +54,33 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "validation_fraction": (0, 0.9),
     "seed": (0, 2**31 - 1),
     "residual_weight": (-1e6, 1e6),
+    "dim": (1, math.inf),
+    "preliminary_epochs": (1, math.inf),
+    "preliminary_learning_rate": (0, math.inf),
+    "max_labels": (0, math.inf),
+    "units": (1, math.inf),
+    "dropout": (0, 0.99),
+    "beam_width": (1, math.inf),
 }
 
 
 def field(default, text):
     """Gives a recipe's field its default and its line in `--help`."""
     return dataclasses.field(default=default, metadata={"help": text})
+
+
+# Lines of `--help` for fields that have another default in some methods.
+NORMALIZATIONS = (
+    "of pixels: as the weights want them, ImageNet's mean and deviation, 0 to "
+    "1, or -1 to 1"
+)
+SCHEDULES = (
+    "x0.1 every decay_epochs; a cosine to 0; x0.1 after decay_epochs without a "
+    "gain of validation mAP; or none"
+)
+DECAY_EPOCHS = 'from one fall to the next for "step", patience for "plateau"'
+CROP_AREA = "least share of an image in a random crop; 1: no crop"
+FLIP = "whether half of the images are mirrored"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +97,7 @@ class Recipe:
     )
     normalization: typing.Literal[
         "weights", "imagenet", "unit", "symmetric"
-    ] = field(
-        "weights",
-        "of pixels: as the weights want them, ImageNet's mean and deviation, "
-        "0 to 1, or -1 to 1",
-    )
+    ] = field("weights", NORMALIZATIONS)
     image_size: int = field(448, "height and width, in pixels")
     batch_size: int = field(16, "images in a step, over all replicas")
     epochs: int = field(30, "passes over the training images")
@@ -132,15 +107,14 @@ class Recipe:
     backbone_learning_rate: float = field(0.01, "highest, of the backbone")
     head_learning_rate: float = field(0.1, "highest, of all the rest")
     weight_decay: float = field(1e-4, "of all weights")
-    schedule: typing.Literal["step", "cosine"] = field(
-        "step", "x0.1 every decay_epochs, or a cosine to 0"
+    schedule: typing.Literal["step", "cosine", "plateau", "constant"] = field(
+        "step", SCHEDULES
     )
     warmup_epochs: float = field(2.0, "of a linear rise")
-    decay_epochs: float = field(4.0, 'from one fall to the next, for "step"')
-    crop_area: float = field(
-        0.7, "least share of an image in a random crop; 1: no crop"
-    )
+    decay_epochs: float = field(4.0, DECAY_EPOCHS)
+    crop_area: float = field(0.7, CROP_AREA)
     shift: float = field(0.0, "most that an image moves, share of its size")
+    flip: bool = field(True, FLIP)
     rand_augment: int = field(
         0, "RandAugment: random operations on an image, often 2"
     )
@@ -208,18 +182,33 @@ PAPER_NORMALIZATION = {  # Zhu and Wu (2021), by the backbone
 }
 
 
-def with_backbones(recipes, **tiny):
-    """Adds what depends on the backbone to the recipes of the data sets.
+def by_name(voc, coco, wider=None, **tiny):
+    """Lays out a method's recipes for every data set and backbone.
 
     Args:
-        recipes: dict from the name of a data set to the paper's recipe.
+        voc: recipe of the paper for VOC 2007, and whatever has no other.
+        coco: recipe of the paper for COCO, and for NUS-WIDE.
+        wider: recipe of the paper for WIDER-Attribute; `None` for `voc`.
         **tiny: fields of the method that `tiny` wants otherwise.
 
     Returns:
-        dict, with keys "data set/backbone" added: the pixels of the papers'
-        ResNet and ViT, where the recipe does not say otherwise, and the
-        numbers of `tiny`.
+        dict from "data set" or "data set/backbone" to recipe: with the pixels
+        of the papers' ResNet and ViT, where the recipe does not say otherwise,
+        and the numbers of `tiny`.
     """
+    recipes = {
+        "scenes": voc,
+        "voc2007": voc,
+        # Its test labels are not public: all of trainval is for training.
+        "voc2012": dataclasses.replace(voc, validation_fraction=0.0),
+        "coco2014": coco,
+        "nus_wide": coco,
+        "nus_wide_with_unlabelled": coco,
+        "nus_wide_150k": coco,
+        "wider": wider or voc,
+        # What nobody has looked for is not absent.
+        "manifest": dataclasses.replace(voc, unknown="ignore"),
+    }
     added = {}
     for dataset, recipe in recipes.items():
         if recipe.normalization == "weights":
@@ -229,7 +218,7 @@ def with_backbones(recipes, **tiny):
                 )
         numbers = TINY if dataset == "scenes" else TINY_ON_PHOTOS
         added[f"{dataset}/tiny"] = dataclasses.replace(
-            recipe, normalization="weights", **numbers, **tiny
+            recipe, normalization="weights", **{**numbers, **tiny}
         )
     return {**recipes, **added}
 
@@ -327,7 +316,13 @@ def _type_and_choices(item):
         choices = typing.get_args(item.type)
         return {"choices": choices, "type": type(choices[0])}
     if item.type is bool:  # bool("false") is true
-        return {"choices": (True, False), "type": _boolean}
+        # `--flip false`; `--cache_features` alone is true.
+        return {
+            "choices": (True, False),
+            "type": _boolean,
+            "nargs": "?",
+            "const": True,
+        }
     return {"type": item.type}
 
 

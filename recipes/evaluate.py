@@ -5,9 +5,17 @@ Run:    python recipes/evaluate.py runs/csra-scenes-tiny-seed0
             --residual_weight 0.02 0.05 0.1 0.2
         python recipes/evaluate.py runs/csra-voc2007-resnet101-seed0 \
             --data_dir VOCdevkit --split test --output_dir results
+        python recipes/evaluate.py runs/order_free_rnn-scenes-tiny-seed0 \
+            --beam_width 1 3 5
+        python recipes/evaluate.py runs/fan-coco2014-resnet101-seed0 \
+            --rarest 6 --smallest 6
 
 `--residual_weight` adds that share of each class' maximum to a trained GAP
 baseline, without training (Zhu and Wu, ICCV 2021, Table 1).
+
+`--rarest` and `--smallest` single out the classes of the fewest positives, and
+those whose objects cover the least of an image (Yan et al., IEEE Access 2019,
+Tables 3 and 4), both as counted in the split that is measured.
 
 A split without labels, as VOC 2012 test, is predicted and not measured.
 """
@@ -21,9 +29,11 @@ import keras
 import numpy as np
 
 from recipes import cli, steps
+from recipes.data import DATASETS, read_test
 from zoo import html_report, metrics, pictures, reports, runs, training
 from zoo.data import pipeline, voc
 from zoo.models import add_max_pooling
+from zoo.models.order_free_rnn import with_beam_width
 
 REPORT = "report.html"
 NUM_PICTURES = 8  # of either kind in the report
@@ -33,6 +43,20 @@ SHOWN = (  # of the recipe, in the report
     "residual_weight",
     "pooling",
     "normalize",
+    "dim",
+    "refinement",
+    "correlation",
+    "residual",
+    "preliminary_epochs",
+    "preliminary_learning_rate",
+    "max_labels",
+    "level",
+    "units",
+    "dropout",
+    "attention",
+    "order",
+    "beam_width",
+    "threshold",
 )
 
 
@@ -57,7 +81,7 @@ def main(argv=None):
                 f"{arguments.run} was converted, not trained here, so it "
                 "needs --dataset"
             )
-        source = cli.DATASETS[dataset]
+        source = DATASETS[dataset]
         data_dir = arguments.data_dir or (
             card["data_dir"] if dataset == card["dataset"] else None
         )
@@ -70,24 +94,38 @@ def main(argv=None):
             or source.validation_split
             or source.train_split
         )
-        data = steps.read_test(dataset, data_dir, split, card["classes"])
+        data = read_test(dataset, data_dir, split, card["classes"])
         if list(data.classes) != card["classes"]:
             raise ValueError(
                 f"The run knows the classes {card['classes']}. "
                 f"Received: --dataset {dataset} with {list(data.classes)}"
             )
         targets = data.targets()
+        images = f"{dataset} {split}"
         labelled = (targets != -1).any()
-        if not labelled and (
-            arguments.residual_weight or not arguments.output_dir
-        ):
+        unmeasurable = [
+            f"--{name}"
+            for name in ("residual_weight", "rarest", "smallest", "beam_width")
+            if getattr(arguments, name)
+        ]
+        if not labelled and (unmeasurable or not arguments.output_dir):
             raise ValueError(
-                f"{dataset} {split} has no labels to measure with. Give "
-                "--output_dir, and no --residual_weight, to predict them."
+                f"{images} has no labels to measure with. Give --output_dir "
+                "alone to predict them. Received: "
+                f"{' '.join(unmeasurable) or 'no --output_dir'}"
             )
+        groups = _groups(arguments, data, images)
         model = keras.saving.load_model(arguments.run / runs.MODEL)
         if arguments.residual_weight:
             with_maximum = add_max_pooling(model, residual_weight=1.0)
+        if arguments.beam_width:
+            widths = keras.Model(  # one pass through the backbone for all
+                model.input,
+                {
+                    str(width): with_beam_width(model, width).output
+                    for width in arguments.beam_width
+                },
+            )
 
     def predict(model):
         batches = pipeline.evaluation_batches(
@@ -95,21 +133,22 @@ def main(argv=None):
         )
         return training.predict(model, batches, len(targets))
 
-    logits = predict(model)
-    probabilities = training.sigmoid(logits)
+    outputs = predict(model)
+    answers = steps.answers_of(outputs)
     if arguments.output_dir:
         runs.save_predictions(
             arguments.output_dir / runs.PREDICTIONS,
             data.examples,
             targets,
-            probabilities,
+            answers.probabilities,
         )
     if not labelled:
-        print(f"{dataset} {split} has no labels: predicted, not measured.")
+        print(f"{images} has no labels: predicted, not measured.")
         if dataset == "voc2012":
-            _write_voc_results(arguments.output_dir, split, data, probabilities)
+            _write_voc_results(
+                arguments.output_dir, split, data, answers.probabilities
+            )
         return
-    images = f"{dataset} {split}"
     # Own data of another folder is other data.
     if dataset == card["dataset"] and not (
         source.own and str(pathlib.Path(data_dir).resolve()) != card["data_dir"]
@@ -119,21 +158,31 @@ def main(argv=None):
         elif split == source.validation_split:
             images += ", VALIDATION images, which chose the epoch"
     title = f"{card['method']} on {images}"
-    report = reports.measure(targets, probabilities, data.classes)
+    report = reports.measure(targets, classes=data.classes, **vars(answers))
     report = {"images": images, **report}
+    for name, (amount, by_class) in groups.items():
+        report[name] = {**reports.group(report, by_class), amount: by_class}
     print(reports.table(report, title))
     if arguments.residual_weight:
         # Logits are linear in lambda: two passes give every row.
-        maximum = predict(with_maximum) - logits
+        maximum = predict(with_maximum) - outputs
         report["mAP_with_max_pooling"] = {
             weight: metrics.mean_average_precision(
                 targets,
-                training.sigmoid(logits + weight * maximum),
+                training.sigmoid(outputs + weight * maximum),
                 reports.MODE,
             )
             for weight in arguments.residual_weight
         }
         print(_gains(report["mAP"], report["mAP_with_max_pooling"]))
+    if arguments.beam_width:
+        report["beam_widths"] = {
+            width: reports.measure(
+                targets, classes=data.classes, **vars(steps.answers_of(found))
+            )
+            for width, found in predict(widths).items()
+        }
+        print(_widths(report["beam_widths"]))
     if arguments.output_dir:
         runs.write_json(arguments.output_dir / runs.METRICS, report)
         path = arguments.output_dir / REPORT
@@ -142,7 +191,7 @@ def main(argv=None):
             title,
             _facts(card, report),
             report,
-            _sections(card, model, data, probabilities, report),
+            _sections(card, model, data, answers, report),
         )
         runs.write_beside(
             path, lambda temporary: temporary.write_text(page, "utf-8")
@@ -157,7 +206,7 @@ def _parser():
     )
     parser.add_argument("run", type=pathlib.Path, help="a finished run")
     parser.add_argument(
-        "--dataset", choices=cli.DATASETS, help="(default: the run's)"
+        "--dataset", choices=DATASETS, help="(default: the run's)"
     )
     parser.add_argument(
         "--data_dir", type=pathlib.Path, help="(default: the run's)"
@@ -176,12 +225,61 @@ def _parser():
         help="shares of the maximum to add to a GAP baseline",
     )
     parser.add_argument(
+        "--beam_width",
+        type=int,
+        nargs="+",
+        metavar="WIDTH",
+        help="other numbers of paths in the search of an Order-Free RNN",
+    )
+    parser.add_argument(
+        "--rarest",
+        type=int,
+        metavar="K",
+        help="AP of the K classes of the fewest positives, and its mean",
+    )
+    parser.add_argument(
+        "--smallest",
+        type=int,
+        metavar="K",
+        help="AP of the K classes of the smallest boxes, by their mean area, "
+        "and its mean",
+    )
+    parser.add_argument(
         "--output_dir",
         type=pathlib.Path,
         help=f"new folder for {REPORT}, {runs.METRICS} and {runs.PREDICTIONS} "
         "(default: print only)",
     )
     return parser
+
+
+def _groups(arguments, data, images):
+    """Finds the classes to single out, by what is lowest of them."""
+    groups = {}
+    if arguments.rarest is not None:
+        groups["rarest"] = (
+            "num_positives",
+            reports.rarest(data.targets(), data.classes, arguments.rarest),
+        )
+    if arguments.smallest is not None:
+        boxes, box_classes = (
+            np.concatenate(
+                [getattr(e, name)[~e.box_difficult] for e in data.examples]
+            )
+            for name in ("boxes", "box_classes")
+        )
+        if not boxes.size:
+            raise ValueError(
+                f"{images} has no boxes, which tell the size of a class. "
+                f"Received: --smallest {arguments.smallest}"
+            )
+        groups["smallest"] = (
+            "mean_area",
+            reports.smallest(
+                boxes, box_classes, data.classes, arguments.smallest
+            ),
+        )
+    return groups
 
 
 def _gains(before, gained):
@@ -194,6 +292,20 @@ def _gains(before, gained):
         f"mAP ({reports.MODE}) with lambda of the maximum added, no training"
     )
     return "\n".join(["", title, *rows])
+
+
+def _widths(measured):
+    """Formats a row for each width of the beam."""
+    lines = [
+        "",
+        f"Width of the beam, at the run's threshold: mAP ({reports.MODE}), "
+        "CF1, OF1",
+    ]
+    for width, report in measured.items():
+        numbers = report["mAP"], report["all"]["CF1"], report["all"]["OF1"]
+        cells = "".join(f" {100 * number:6.2f}" for number in numbers)
+        lines.append(f"  {width:6}{cells}")
+    return "\n".join(lines)
 
 
 def _write_voc_results(directory, split, data, probabilities):
@@ -224,8 +336,13 @@ def _facts(card, report):
         f"of {card['image_size']} pixels, {len(report['AP'])} classes",
         "Average precision": f"{report['mAP_mode']}; a class without "
         "positives is left out of the mean; unknown targets are left out",
-        "A label is given": f"above a probability of {reports.THRESHOLD}",
+        "Labels": report["labels"],
         "Top 3": f"of these, an image's {reports.TOP_K} most probable",
+        **{
+            f"mAP, {name.replace('_', ' ')}": f"{100 * value:.2f}"
+            for name, value in report["other_mAP"].items()
+            if value is not None
+        },
         **{
             f"mAP with {weight:g} of the maximum": f"{100 * value:.2f}"
             for weight, value in gained.items()
@@ -236,27 +353,23 @@ def _facts(card, report):
     }
 
 
-def _sections(card, model, data, probabilities, report):
+def _sections(card, model, data, answers, report):
     """Draws the pictures of the report, see `zoo.html_report.page`."""
     targets, classes = data.targets(), data.classes
+    probabilities, predicted = answers.probabilities, answers.predicted
     ap = np.array([report["AP"][name] for name in classes], "float64")
 
     # Some from everywhere: a data set may be sorted by its labels.
     count = min(len(targets), NUM_PICTURES)
     spread = np.linspace(0, len(targets) - 1, count).astype(int)
-    images = _images(card, data, spread)
-    maps = keras.ops.convert_to_numpy(
-        cli.EXPLAIN[card["method"]](model)(images)
-    )
-    looked = [
-        (
-            pictures.evidence(
-                image, attention, probabilities[i], classes, targets[i]
-            ),
-            f"{data.examples[i].image_id} and its most probable classes' maps",
+    explain = cli.EXPLAIN[card["method"]](model)
+    looked = []
+    for i, image in zip(spread, _images(card, data, spread), strict=True):
+        [evidence] = steps.evidence_of(explain, image[None])
+        figure = steps.draw(
+            image, evidence, probabilities[i], classes, targets[i]
         )
-        for i, image, attention in zip(spread, images, maps, strict=True)
-    ]
+        looked.append((figure, f"{data.examples[i].image_id} and its maps"))
     worst = pictures.worst_images(targets, probabilities, NUM_PICTURES)
     wrong = pictures.worst_errors(
         _images(card, data, worst),
@@ -264,6 +377,7 @@ def _sections(card, model, data, probabilities, report):
         probabilities[worst],
         classes,
         reports.THRESHOLD,
+        None if predicted is None else predicted[worst],
     )
     worst_ids = ", ".join(data.examples[i].image_id for i in worst)
     bars = pictures.ap_bars(ap, classes, report["mAP_mode"])
@@ -280,13 +394,13 @@ def _sections(card, model, data, probabilities, report):
         ),
         "Where the model looked": (
             f"{count} images from all over the split: the true labels, then "
-            "the maps of the most probable classes, each in its own range, "
-            "with probabilities.",
+            "the maps of the most probable classes, or of the labels in the "
+            "order found, each in its own range, with probabilities.",
             looked,
         ),
         "Worst errors": (
             "The images of the highest mean cross-entropy. Above: true labels "
-            f"at or below {reports.THRESHOLD}; below: absent ones above it. "
+            "that were not given; below: absent ones that were. "
             f"Row by row: {worst_ids}.",
             [(wrong, f"Images with missed and wrong labels: {worst_ids}")],
         ),

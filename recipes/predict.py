@@ -36,8 +36,8 @@ def main(argv=None):
     parser.add_argument(
         "--threshold",
         type=float,
-        default=0.5,
-        help="least probability of a label (default: 0.5)",
+        help="least probability of a label (default: 0.5); not of a model "
+        "that ends its sequence of labels itself",
     )
     parser.add_argument(
         "--output_dir",
@@ -46,14 +46,18 @@ def main(argv=None):
         help="folder for the pictures (default: predictions)",
     )
     arguments = parser.parse_args(argv)
-    if not 0 <= arguments.threshold <= 1:
-        parser.error(
-            f"--threshold must be from 0 to 1. Received: {arguments.threshold}"
-        )
+    threshold = arguments.threshold
+    if threshold is not None and not 0 <= threshold <= 1:
+        parser.error(f"--threshold must be from 0 to 1. Received: {threshold}")
     with cli.clear_errors():
         run = arguments.run or _newest_run(pathlib.Path("runs"))
         card = runs.finished(run)
         model = keras.saving.load_model(run / runs.MODEL)
+        if isinstance(model.output, dict) and threshold is not None:
+            raise ValueError(
+                f"The model of {run} ends its sequence of labels by its own "
+                f"threshold. Received: --threshold {threshold}"
+            )
     print(f"{card['method']} of {run}")
 
     classes, image_size = card["classes"], card["image_size"]
@@ -64,9 +68,8 @@ def main(argv=None):
     examples = [e for i, e in enumerate(examples) if i not in bad]
     if examples:
         batches = pipeline.evaluation_batches(examples, image_size, 32)
-        probabilities = training.sigmoid(
-            training.predict(model, batches, len(examples))
-        )
+        outputs = training.predict(model, batches, len(examples))
+        probabilities = steps.answers_of(outputs).probabilities
         paths = steps.draw_evidence(
             arguments.output_dir,
             cli.EXPLAIN[card["method"]](model),
@@ -75,17 +78,35 @@ def main(argv=None):
             classes,
             image_size,
         )
-        for example, row, path in zip(
-            examples, probabilities, paths, strict=True
-        ):
-            labels = ", ".join(
-                f"{classes[k]} {row[k]:.3f}"
-                for k in np.argsort(-row, kind="stable")
-                if row[k] >= arguments.threshold
-            )
-            print(f"{example.image_path}: {labels or 'no label'}  ({path})")
+        labels = _labels(outputs, probabilities, threshold)
+        for example, found, path in zip(examples, labels, paths, strict=True):
+            text = ", ".join(f"{classes[k]} {p:.3f}" for k, p in found)
+            print(f"{example.image_path}: {text or 'no label'}  ({path})")
     if bad:
         sys.exit(1)
+
+
+def _labels(outputs, probabilities, threshold):
+    """Lists the labels of each photo, as pairs of class and probability.
+
+    They come in the order in which the model found them, or else the most
+    probable first.
+    """
+    if isinstance(outputs, dict):
+        rows = outputs["sequence"], outputs["sequence_probabilities"]
+        threshold = 0.0
+    else:
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        rows = order, np.take_along_axis(probabilities, order, axis=1)
+        threshold = 0.5 if threshold is None else threshold
+    return [
+        [
+            (k, p)
+            for k, p in zip(*pair, strict=True)
+            if k >= 0 and p >= threshold
+        ]
+        for pair in zip(*rows, strict=True)
+    ]
 
 
 def _examples(photos, classes, output_dir):

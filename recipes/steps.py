@@ -1,6 +1,8 @@
-"""The steps that every recipe shares: read, train, measure, draw, export."""
+"""The steps that every recipe shares: train, measure, draw, export."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import pathlib
@@ -11,136 +13,49 @@ import keras
 import numpy as np
 
 from export import saved_model
-from recipes.cli import BACKBONES, DATASETS, EXPLAIN, clear_errors
+from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors
+from recipes.data import Data, read_data
 from zoo import losses, metrics, pictures, reports, runs, training
-from zoo.data import manifest, pipeline
+from zoo.data import pipeline
 
 NUM_PICTURES = 8
 MOST_WATCHED = 1000  # training images, where none is held out
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """The examples of a run, by what they are for."""
-
-    classes: tuple[str, ...]
-    training: list
-    validation: list  # held out of the training split; may be empty
-    test: list
-    test_name: str  # what `test` is, for titles
-
-
-def read_data(dataset, data_dir, validation_fraction):
-    """Reads a data set by name and finds its unreadable images.
-
-    In training, these are named and left out; in the other splits they are an
-    error. What is held out for validation does not depend on the run's seed,
-    so that runs can be compared; all examples of an image stay together.
+class Run:
+    """What the phases of a training share.
 
     Args:
-        dataset: str, a key of `DATASETS`.
-        data_dir: path or `None`.
-        validation_fraction: float from 0 to below 1. Of the training images;
-            not used where the data has a validation split of its own.
-
-    Returns:
-        `Data`.
-
-    Raises:
-        FileNotFoundError: If a file of the data set is missing.
-        ValueError: If one of them cannot be used.
+        directory: `pathlib.Path` of the run.
+        method: str, a key of `EXPLAIN`.
+        recipe: the method's dataclass.
+        data: `Data`.
+        resume: bool. Whether to go on with what is in the folder.
+        model: `keras.Model`, which is saved, measured and served.
+        backbone: `keras.Model`, a layer of it.
     """
-    source = DATASETS[dataset].found_in(data_dir)
-    if source.own:
-        print(manifest.check(data_dir, decode=False), flush=True)
-    split = source.read(data_dir, source.train_split)
-    examples = _readable(split.examples, source.train_split)
-    if source.validation_split:
-        validation_split = read_test(dataset, data_dir, source.validation_split)
-        training_examples, validation = examples, validation_split.examples
-    else:
-        training_examples, validation = _hold_out(
-            examples, validation_fraction, look_for_copies=source.own
-        )
-    if source.test_split:
-        test = read_test(dataset, data_dir, source.test_split).examples
-        test_name = f"{dataset} {source.test_split}"
-    elif validation:
-        test = validation
-        test_name = f"{dataset}, VALIDATION images, which chose the epoch"
-    else:
-        test = training_examples
-        test_name = f"{dataset} {source.train_split}, TRAINING images"
-    print(
-        f"{dataset}: {len(training_examples)} training and {len(validation)} "
-        f"validation images, {len(split.classes)} classes; "
-        f"{len(test)} images of {test_name} at the end"
-    )
-    return Data(split.classes, training_examples, validation, test, test_name)
 
+    directory: pathlib.Path
+    method: str
+    recipe: Recipe
+    data: Data
+    resume: bool
+    model: keras.Model
+    backbone: keras.Model
 
-def _readable(examples, name):
-    """Names the examples whose image cannot be read, and leaves them out."""
-    print(f"Checking that the {len(examples)} images of {name} can be read.")
-    bad = pipeline.unreadable(examples)
-    if bad:
-        print(
-            f"{len(bad)} of {len(examples)} images of {name} cannot be read "
-            "and are left out:",
-            *bad.values(),
-            sep="\n  ",
-            file=sys.stderr,
-        )
-    return [example for i, example in enumerate(examples) if i not in bad]
+    @property
+    def watched(self):
+        """The examples that choose the epoch: some that train, if no others."""
+        every = -(-len(self.data.training) // MOST_WATCHED)
+        return self.data.validation or self.data.training[::every]
 
-
-def _hold_out(examples, fraction, look_for_copies):
-    """Shares out the images; an image may have several examples, and copies."""
-    paths = list(dict.fromkeys(example.image_path for example in examples))
-    first = {}
-    if look_for_copies and fraction:
-        for group in manifest.copies(paths):
-            first |= dict.fromkeys(group, group[0])
-    images = list(dict.fromkeys(first.get(path, path) for path in paths))
-    order = np.random.default_rng(0).permutation(len(images))
-    held_out = {images[i] for i in order[: round(fraction * len(images))]}
-    training_examples, validation = [], []
-    for example in examples:
-        image = first.get(example.image_path, example.image_path)
-        part = validation if image in held_out else training_examples
-        part.append(example)
-    return training_examples, validation
-
-
-def read_test(dataset, data_dir, split, classes=None):
-    """Reads a split to evaluate on; an unreadable image is an error.
-
-    Args:
-        dataset: str, a key of `DATASETS`.
-        data_dir: path or `None`.
-        split: str.
-        classes: sequence of str or `None`. Those of a trained model: own data
-            may have fewer of them, but no others.
-
-    Returns:
-        `zoo.data.example.Dataset`.
-
-    Raises:
-        FileNotFoundError: If a file of the data set is missing.
-        ValueError: If one of them cannot be used.
-    """
-    source = DATASETS[dataset]
-    if source.own and classes is not None:
-        data = source.read(data_dir, split, classes=classes)
-    else:
-        data = source.read(data_dir, split)
-    if bad := pipeline.unreadable(data.examples):
-        raise ValueError(
-            f"{len(bad)} of {len(data.examples)} images of {split} cannot be "
-            "read, and an evaluation without them would be another protocol: "
-            + "; ".join(list(bad.values())[:5])
-        )
-    return data
+    @contextlib.contextmanager
+    def building(self):
+        """Makes and compiles models for the run's devices and precision."""
+        strategy = self.model.distribute_strategy
+        with strategy.scope(), training.precision(self.recipe.precision):
+            yield
 
 
 def make_backbone(recipe):
@@ -166,7 +81,9 @@ def _optimizer(recipe, name, learning_rate, steps):
     warmup_steps = min(
         round(recipe.warmup_epochs * steps), recipe.epochs * steps // 2
     )
-    if recipe.schedule == "step":
+    if recipe.schedule in ("constant", "plateau"):
+        rate = learning_rate
+    elif recipe.schedule == "step":
         rate = training.WarmupStepDecay(
             learning_rate, warmup_steps, round(recipe.decay_epochs * steps)
         )
@@ -197,14 +114,19 @@ def _optimizer(recipe, name, learning_rate, steps):
     )
 
 
-def train(method, recipe, arguments, build):
+def train(method, recipe, arguments, build, phases=None, settle=None):
     """Trains, measures, explains and exports: the steps of every recipe.
 
     Args:
         method: str. Name of the method, a key of `recipes.cli.EXPLAIN`.
         recipe: the recipe's dataclass.
         arguments: `argparse.Namespace` from `recipes.cli.parse`.
-        build: callable `(recipe, backbone, num_classes)` to `keras.Model`.
+        build: callable `(recipe, backbone, data)` to `keras.Model`.
+        phases: callable that takes the `Run` and trains its model, by `fit`
+            once or more; `None` for once.
+        settle: callable that takes the `Run` and its model in float32, settles
+            what is left to choose once the weights are, and gives it as a dict
+            for the card; `None` for nothing.
     """
     directory = arguments.output_dir or pathlib.Path(
         f"runs/{method}-{arguments.dataset}-{recipe.backbone}-seed{recipe.seed}"
@@ -228,16 +150,24 @@ def train(method, recipe, arguments, build):
         )
         identity["data_sha256"] = _digest(data.training, data.validation)
         runs.check(directory, identity, arguments.resume)
-        steps = pipeline.steps_per_epoch(data.training, recipe.batch_size)
+        pipeline.steps_per_epoch(data.training, recipe.batch_size)
         keras.utils.set_random_seed(recipe.seed)
-        with strategy.scope():
-            model = _compiled(recipe, build, len(data.classes), steps)
+        with strategy.scope(), training.precision(recipe.precision):
+            backbone = make_backbone(recipe)
+            model = build(recipe, backbone, data)
+        run = Run(
+            directory, method, recipe, data, arguments.resume, model, backbone
+        )
+        _compile(run, model, recipe)  # what is wrong there is wrong at once
     runs.write_json(directory / runs.RECIPE, identity)
     with clear_errors((FloatingPointError,)):
-        _fit(directory, model, method, recipe, data, steps, arguments.resume)
+        (phases or fit)(run)
+        model = training.in_float32(model)
+        settled = settle(run, model) if settle else {}
         data_dir = arguments.data_dir and str(arguments.data_dir.resolve())
         card = {
             **identity,
+            **settled,
             "data_dir": data_dir,
             "num_training_images": len(data.training),
             "num_validation_images": len(data.validation),
@@ -253,7 +183,7 @@ def train(method, recipe, arguments, build):
             "commit": runs.commit(),
             "command": shlex.join(["python", *sys.argv]),
         }
-        _finish(directory, training.in_float32(model), recipe, data, card)
+        _finish(directory, model, recipe, data, card)
 
 
 def _digest(*parts):
@@ -265,66 +195,85 @@ def _digest(*parts):
     return digest.hexdigest()
 
 
-def _compiled(recipe, build, num_classes, steps):
-    """Builds and compiles the model that a recipe describes."""
-    with training.precision(recipe.precision):
-        backbone = make_backbone(recipe)
-        model = build(recipe, backbone, num_classes)
-    model.compile(
-        training.two_groups(
-            model,
-            backbone,
-            _optimizer(
-                recipe, "backbone", recipe.backbone_learning_rate, steps
+def _compile(run, model, recipe):
+    steps = pipeline.steps_per_epoch(run.data.training, recipe.batch_size)
+    with run.building():
+        model.compile(
+            training.two_groups(
+                model,
+                run.backbone,
+                _optimizer(
+                    recipe, "backbone", recipe.backbone_learning_rate, steps
+                ),
+                _optimizer(recipe, "head", recipe.head_learning_rate, steps),
             ),
-            _optimizer(recipe, "head", recipe.head_learning_rate, steps),
-        ),
-        losses.BinaryCrossentropy(
-            unknown=recipe.unknown, label_smoothing=recipe.label_smoothing
-        ),
-        jit_compile=False,  # broken under MirroredStrategy
-    )
-    return model
+            losses.BinaryCrossentropy(
+                unknown=recipe.unknown, label_smoothing=recipe.label_smoothing
+            ),
+            jit_compile=False,  # broken under MirroredStrategy
+        )
 
 
-def _fit(directory, model, method, recipe, data, steps, resume):
+def fit(
+    run,
+    recipe=None,
+    phase="",
+    model=None,
+    predictor=None,
+    batches=None,
+    watched_batches=None,
+):
     """Trains to the last epoch and leaves the best one's weights.
 
     Without images that are held out the last epoch is the best; then some of
     the training images are watched.
+
+    Args:
+        run: `Run`.
+        recipe: the numbers of this phase; `None` for the run's.
+        phase: str. Where there are several, the phase's folder in the run's.
+        model: `keras.Model` that learns, from images to logits, over layers
+            of the run's; `None` for the run's.
+        predictor: as `zoo.training.Validation`.
+        batches: callable that takes the first epoch and gives what the model
+            learns from; `None` for images and targets.
+        watched_batches: the same for `run.watched`, one pass, in their order.
     """
+    recipe, model = recipe or run.recipe, model or run.model
+    data, watched = run.data, run.watched
+    directory = run.directory / phase
     prefix = "val" if data.validation else "train"
-    every = -(-len(data.training) // MOST_WATCHED)
-    watched = data.validation or data.training[::every]
     checkpoints = directory / "checkpoints"
-    first_epoch = training.resume(model, checkpoints) if resume else 0
+    _compile(run, model, recipe)
+    first_epoch = training.resume(model, checkpoints) if run.resume else 0
     if first_epoch < recipe.epochs:
         model.fit(
-            pipeline.training_batches(
-                data.training,
-                recipe.image_size,
-                recipe.batch_size,
-                recipe.epochs,
-                recipe.seed,
-                first_epoch,
-                recipe.crop_area,
-                recipe.shift,
-                recipe.rand_augment,
+            (batches or functools.partial(image_batches, run, recipe))(
+                first_epoch
             ),
-            steps_per_epoch=steps,
+            steps_per_epoch=pipeline.steps_per_epoch(
+                data.training, recipe.batch_size
+            ),
             initial_epoch=first_epoch,
             epochs=recipe.epochs,
             callbacks=training.callbacks(
                 directory,
                 data.classes,
-                pipeline.evaluation_batches(
+                watched_batches
+                or pipeline.evaluation_batches(
                     watched, recipe.image_size, recipe.batch_size
                 ),
                 np.stack([example.targets for example in watched]),
-                _painter(EXPLAIN[method](model), watched, data.classes, recipe),
-                {"method": method, **dataclasses.asdict(recipe)},
+                _painter(run),
+                {"method": run.method, **dataclasses.asdict(recipe)},
                 prefix,
                 averages=recipe.ema_momentum > 0,
+                patience=(
+                    round(recipe.decay_epochs)
+                    if recipe.schedule == "plateau"
+                    else None
+                ),
+                predictor=predictor,
             ),
             shuffle=False,  # the pipeline does
             verbose=1 if sys.stdout.isatty() else 2,
@@ -337,23 +286,41 @@ def _fit(directory, model, method, recipe, data, steps, resume):
         training.load_checkpoint(model, training.last_checkpoint(checkpoints))
 
 
+def image_batches(run, recipe, first_epoch):
+    """Gives the images and targets that a phase learns from."""
+    return pipeline.training_batches(
+        run.data.training,
+        recipe.image_size,
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.seed,
+        first_epoch,
+        recipe.crop_area,
+        recipe.shift,
+        recipe.rand_augment,
+        recipe.flip,
+    )
+
+
 def _finish(directory, model, recipe, data, card):
     """Saves, measures, draws, exports; then the card, which ends the run."""
     runs.save_model(directory / runs.MODEL, model)
-    probabilities, report = evaluate(
-        model, data.test, data.classes, recipe.image_size, recipe.batch_size
+    batches = pipeline.evaluation_batches(
+        data.test, recipe.image_size, recipe.batch_size
     )
+    answers = answers_of(training.predict(model, batches, len(data.test)))
     targets = np.stack([example.targets for example in data.test])
     runs.save_predictions(
-        directory / runs.PREDICTIONS, data.test, targets, probabilities
+        directory / runs.PREDICTIONS, data.test, targets, answers.probabilities
     )
+    report = reports.measure(targets, classes=data.classes, **vars(answers))
     report = {"images": data.test_name, **report}
     runs.write_json(directory / runs.METRICS, report)
     draw_evidence(
         directory / "pictures",
         EXPLAIN[card["method"]](model),
         data.test[:NUM_PICTURES],
-        probabilities[:NUM_PICTURES],
+        answers.probabilities[:NUM_PICTURES],
         data.classes,
         recipe.image_size,
     )
@@ -380,33 +347,44 @@ Serve it, then ask it:
     )
 
 
-def evaluate(model, examples, classes, image_size, batch_size):
-    """Predicts and measures.
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a model says of some images, as `zoo.reports.measure` takes it.
 
     Args:
-        model: `keras.Model` from images to logits.
-        examples: list of `Example`, all readable.
-        classes: sequence of str.
-        image_size: int. Height and width of the images, in pixels.
-        batch_size: int.
-
-    Returns:
-        `(probabilities, report)`: float32 array `(num_examples,
-        num_classes)`, and the dict of `zoo.reports.measure`.
+        probabilities: float32 array of shape `(num_examples, num_classes)`.
+        predicted: bool array of the same shape, the labels that the model
+            chooses itself; `None` where it leaves that to a threshold.
+        other_scores: dict from name to array of the same shape, by which the
+            examples may be ranked, too.
     """
-    batches = pipeline.evaluation_batches(examples, image_size, batch_size)
-    logits = training.predict(model, batches, len(examples))
-    probabilities = training.sigmoid(logits)
-    targets = np.stack([example.targets for example in examples])
-    return probabilities, reports.measure(targets, probabilities, classes)
+
+    probabilities: np.ndarray
+    predicted: np.ndarray | None
+    other_scores: dict[str, np.ndarray]
 
 
-def _painter(explain, examples, classes, recipe):
+def answers_of(outputs):
+    """Reads what `zoo.training.predict` gives, for models of every method."""
+    if not isinstance(outputs, dict):
+        return Answers(training.sigmoid(outputs), None, {})
+    probabilities = training.sigmoid(outputs["logits"])
+    images, steps = np.nonzero(outputs["sequence"] >= 0)
+    predicted = np.zeros(probabilities.shape, bool)
+    predicted[images, outputs["sequence"][images, steps]] = True
+    means = training.sigmoid(outputs["mean_logits"])
+    return Answers(probabilities, predicted, {"mean_over_steps": means})
+
+
+def _painter(run):
     """Gives a function that draws what TensorBoard shows after an epoch."""
+    examples, classes = run.watched, run.data.classes
+    with run.building():
+        explain = EXPLAIN[run.method](run.model)
 
     def load(chosen):
         batches = pipeline.evaluation_batches(
-            [examples[i] for i in chosen], recipe.image_size, len(chosen)
+            [examples[i] for i in chosen], run.recipe.image_size, len(chosen)
         )
         return next(batches.as_numpy_iterator())
 
@@ -415,7 +393,7 @@ def _painter(explain, examples, classes, recipe):
     targets = np.stack([example.targets for example in examples])
 
     def paint(model, probabilities):
-        maps = keras.ops.convert_to_numpy(explain(images))
+        evidence = evidence_of(explain, images)
         ap = metrics.average_precision(targets, probabilities, reports.MODE)
         worst = pictures.worst_images(targets, probabilities)
         figures = {
@@ -427,17 +405,12 @@ def _painter(explain, examples, classes, recipe):
                 load(worst)[0], targets[worst], probabilities[worst], classes
             ),
         }
-        rows = zip(images, maps, probabilities, first_targets, strict=False)
-        attended = [
-            pictures.pixels(
-                pictures.evidence(image, attention, scores, classes, true)
+        rows = zip(images, evidence, probabilities, first_targets, strict=False)
+        for i, (image, found, scores, true) in enumerate(rows, 1):
+            figures[f"attention/{i}"] = draw(
+                image, found, scores, classes, true
             )
-            for image, attention, scores, true in rows
-        ]
-        return {
-            "attention": np.stack(attended),
-            **{k: pictures.pixels(f)[None] for k, f in figures.items()},
-        }
+        return {k: pictures.pixels(f)[None] for k, f in figures.items()}
 
     return paint
 
@@ -490,13 +463,59 @@ def draw_evidence(
     batches = pipeline.evaluation_batches(examples, image_size, NUM_PICTURES)
     i = 0
     for images, targets in batches.as_numpy_iterator():
-        maps = keras.ops.convert_to_numpy(explain(images))
-        for image, attention, present in zip(
-            images, maps, targets, strict=True
+        evidence = evidence_of(explain, images)
+        for image, found, present in zip(
+            images, evidence, targets, strict=True
         ):
-            figure = pictures.evidence(
-                image, attention, probabilities[i], classes, present
-            )
+            figure = draw(image, found, probabilities[i], classes, present)
             figure.savefig(paths[i])
             i += 1
     return paths
+
+
+def evidence_of(explain, images):
+    """Lists what an `explain` says of each image, as NumPy arrays, see `draw`.
+
+    Args:
+        explain: `keras.Model` from images to maps, or to a dict of arrays.
+        images: float32 array of shape `(num_images, height, width, 3)`.
+
+    Returns:
+        list of arrays, or of dicts of arrays.
+    """
+    outputs = keras.tree.map_structure(
+        keras.ops.convert_to_numpy, explain(images)
+    )
+    return [
+        keras.tree.map_structure(lambda array, i=i: array[i], outputs)
+        for i in range(len(images))
+    ]
+
+
+def draw(image, evidence, probabilities, classes, targets):
+    """Draws what a model looked at in an image, for models of every method.
+
+    Args:
+        image: array of shape `(height, width, 3)`, RGB, 0 to 255.
+        evidence: what the method's `explain` gives of the image: maps of
+            shape `(rows, columns, num_classes)`, or a dict with `attention`,
+            `(max_labels, rows, columns)`, and the sequence of labels.
+        probabilities: array of shape `(num_classes,)`.
+        classes: sequence of str.
+        targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    if not isinstance(evidence, dict):
+        return pictures.evidence(
+            image, evidence, probabilities, classes, targets
+        )
+    return pictures.sequence(
+        image,
+        evidence["attention"],
+        evidence["sequence"],
+        evidence["sequence_probabilities"],
+        classes,
+        targets,
+    )

@@ -39,23 +39,12 @@ WIDER = dataclasses.replace(
     decay_epochs=5.0,
     normalization="symmetric",
 )
-RECIPES = cli.with_backbones(
-    {
-        "scenes": VOC,
-        "voc2007": VOC,
-        # Its test labels are not public: all of trainval is for training.
-        "voc2012": dataclasses.replace(VOC, validation_fraction=0.0),
-        "coco2014": COCO,
-        "wider": WIDER,
-        # What nobody has looked for is not absent.
-        "manifest": dataclasses.replace(VOC, unknown="ignore"),
-    }
-)
+RECIPES = cli.by_name(VOC, COCO, WIDER)
 
 
-def build(recipe, backbone, num_classes):
+def build(recipe, backbone, data):
     """Builds the model that the recipe describes."""
-    return baseline(backbone, num_classes, recipe.pooling)
+    return baseline(backbone, len(data.classes), recipe.pooling)
 
 
 def main(argv=None):

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 
 def check_layer(layer, shape, directory):
@@ -16,9 +16,10 @@ def check_layer(layer, shape, directory):
     Args:
         layer: `keras.layers.Layer`, not built yet.
         shape: tuple of int, `(batch, ..., channels)`, the shape to call it
-            with; or a list of tuples for a layer that is called with several
-            tensors. What lies between batch and channels is left unknown when
-            the layer is built.
+            with; or a list for a layer that is called with several arguments:
+            a tuple for a tensor, a list of tuples for a list of tensors. What
+            lies between batch and channels is left unknown when the layer is
+            built.
         directory: str. Where a model file may be written.
 
     Raises:
@@ -26,7 +27,9 @@ def check_layer(layer, shape, directory):
     """
     shapes = shape if isinstance(shape, list) else [shape]
     rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=s).astype("float32") for s in shapes]
+    arrays = tree.map_shape_structure(
+        lambda s: rng.normal(size=s).astype("float32"), shapes
+    )
 
     config = layer.get_config()
     parameters = inspect.signature(type(layer).__init__).parameters.values()
@@ -35,26 +38,33 @@ def check_layer(layer, shape, directory):
     assert not forgotten, f"get_config() lacks {sorted(forgotten)}"
     assert type(layer).from_config(config).get_config() == config
 
-    inputs = [keras.Input((None,) * (len(s) - 2) + s[-1:]) for s in shapes]
+    inputs = tree.map_shape_structure(
+        lambda s: keras.Input((None,) * (len(s) - 2) + s[-1:]), shapes
+    )
     model = keras.Model(inputs, layer(*inputs))
     expected = model.predict(arrays, verbose=0)
     model.save(f"{directory}/model.keras")
     loaded = keras.saving.load_model(f"{directory}/model.keras")
-    loaded_outputs = loaded.predict(arrays, verbose=0)
-    np.testing.assert_allclose(loaded_outputs, expected, rtol=1e-6, atol=1e-6)
+    outputs = loaded.predict(arrays, verbose=0)
+    # Flat, because a loaded model gives a list where the layer gave a tuple.
+    pairs = zip(tree.flatten(outputs), tree.flatten(expected), strict=True)
+    for output, value in pairs:
+        np.testing.assert_allclose(output, value, rtol=1e-6, atol=1e-6)
 
     if layer.trainable_weights:
         before = [ops.convert_to_numpy(w) for w in layer.trainable_weights]
         # Adam, since its step does not vanish with the size of a gradient.
         model.compile("adam", "mse")
-        model.fit(arrays, expected + 1, verbose=0)
+        targets = tree.map_structure(lambda y: y + 1, expected)
+        model.fit(arrays, targets, verbose=0)
         for old, weight in zip(before, layer.trainable_weights, strict=True):
             new = ops.convert_to_numpy(weight)
             assert np.isfinite(new).all(), f"{weight.path} is not finite"
             assert (old != new).any(), f"{weight.path} has no gradient"
 
     half = type(layer).from_config({**config, "dtype": "mixed_bfloat16"})
-    outputs = ops.convert_to_numpy(ops.cast(half(*arrays), "float32"))
-    assert np.isfinite(outputs).all(), "not finite under mixed precision"
+    for output in tree.flatten(half(*arrays)):
+        output = ops.convert_to_numpy(ops.cast(output, "float32"))
+        assert np.isfinite(output).all(), "not finite under mixed precision"
     for weight in half.weights:
         assert weight.dtype == "float32", f"{weight.path} is {weight.dtype}"

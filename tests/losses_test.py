@@ -55,6 +55,19 @@ class BinaryCrossentropyTest(parameterized.TestCase, tf.test.TestCase):
             BinaryCrossentropy("ignore")(np.maximum(targets, 0), logits),
         )
 
+    @parameterized.parameters("absent", "ignore")
+    def test_steps_share_the_targets_and_are_averaged(self, unknown):
+        targets, logits = random_problem()
+        steps = np.stack([logits, 2 * logits, -logits], axis=1)  # (B, T, K)
+        expected = np.mean(
+            [reference(targets, steps[:, t], unknown) for t in range(3)], axis=0
+        )
+        loss = BinaryCrossentropy(unknown, reduction=None)
+        self.assertAllClose(loss(targets, steps), expected, rtol=1e-5)
+        # Each step may have targets of its own.
+        own = np.stack([targets, targets, targets], axis=1)
+        self.assertAllClose(loss(own, steps), expected, rtol=1e-5)
+
     def test_ignored_entries_have_no_gradient(self):
         targets, logits = random_problem()
         variable = tf.Variable(logits)

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -206,8 +207,77 @@ class TwoGroupsTest(tf.test.TestCase):
             expected = old - rate * gradient
             self.assertAllClose(weight.numpy(), expected, atol=1e-7)
 
+    def test_a_frozen_backbone_leaves_one_group(self):
+        model = compiled()
+        backbone, head = model.get_layer("tiny"), keras.optimizers.SGD()
+        backbone.trainable = False
+        self.assertIs(
+            training.two_groups(model, backbone, keras.optimizers.SGD(), head),
+            head,
+        )
+
+
+class ReduceOnPlateauTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ([], 1, 0),
+        ([0.1, 0.2, 0.3], 1, 0),
+        ([0.3, 0.3], 1, 1),
+        ([0.3, 0.3005, 0.301], 2, 1),  # too little to be a gain
+        ([0.3, 0.2, 0.302, 0.1, 0.1], 2, 1),
+        ([0.3, 0.2, 0.2, 0.2, 0.2], 2, 2),  # each fall gets its own time
+        ([math.nan, math.nan, 0.1], 2, 1),
+    )
+    def test_counts_plateaus(self, values, patience, expected):
+        self.assertEqual(training.plateaus(values, patience), expected)
+
+    def test_every_group_falls_also_after_a_resume(self):
+        directory = self.get_temp_dir()
+
+        def epochs(model, *values):
+            before = training.last_checkpoint(directory)
+            first = int(before.name[-4:]) if before else 0
+            for i, value in enumerate(values):
+                for callback in (
+                    training.ReduceOnPlateau(directory, "x", patience=2),
+                    training.Checkpoint(directory, "x"),
+                ):
+                    callback.set_model(model)
+                    callback.on_epoch_end(first + i, {"x": value})
+            return [
+                float(optimizer.learning_rate.numpy())
+                for optimizer in model.optimizer.optimizers
+            ]
+
+        def built():
+            model = compiled(learning_rate=0.1)
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+            return model
+
+        model = built()
+        first = epochs(model, 0.5, 0.4)
+        self.assertCountEqual(np.round(first, 6), [0.1, 1.0])
+        again = built()
+        self.assertEqual(training.resume(again, directory), 2)
+        # One epoch without a gain was before the stop.
+        self.assertAllClose(epochs(again, 0.5), [r / 10 for r in first])
+        last = built()
+        self.assertEqual(training.resume(last, directory), 3)
+        self.assertAllClose(epochs(last, 0.9), [r / 10 for r in first])
+        self.assertAllClose(epochs(last, 0.2, 0.2), [r / 100 for r in first])
+
 
 class PredictTest(tf.test.TestCase):
+    def test_gives_dicts_too(self):
+        images, targets = data(10)
+        model = compiled()
+        with model.distribute_strategy.scope():
+            outputs = {"logits": model.output, "twice": 2 * model.output}
+            both = keras.Model(model.input, outputs)
+        received = training.predict(both, batches(images, targets), 10)
+        self.assertAllClose(received["twice"], 2 * model(images), atol=1e-5)
+        self.assertEqual(received["logits"].shape, (10, 3))
+
     def test_gives_logits_in_order(self):
         images, targets = data(10)
         model = compiled()

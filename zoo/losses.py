@@ -34,7 +34,9 @@ class BinaryCrossentropy(keras.losses.Loss):
     Call arguments:
         y_true: Tensor of shape `(batch, num_classes)`: 1 present, 0 absent,
             -1 unknown.
-        y_pred: Float tensor of the same shape, the logits.
+        y_pred: Float tensor of the same shape, the logits; or of shape
+            `(batch, steps, num_classes)`, those of a recurrent model, whose
+            loss is the mean over its steps. Then `y_true` may have steps, too.
 
     Returns:
         Float scalar, the mean over the batch; or of shape `(batch,)` with
@@ -69,17 +71,22 @@ class BinaryCrossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         smoothing = self.label_smoothing
+        if len(y_pred.shape) > len(y_true.shape):
+            y_true = ops.repeat(y_true[:, None], y_pred.shape[1], axis=1)
         losses = ops.binary_crossentropy(
             ops.maximum(y_true, 0) * (1 - smoothing) + smoothing / 2,
             y_pred,
             from_logits=True,
-        )  # (B, K)
+        )  # (B, [T,] K)
         if self.unknown == "absent":
-            return ops.mean(losses, axis=-1)
-        known = ops.cast(y_true >= 0, losses.dtype)
-        num_known = ops.sum(known, axis=-1)
-        # At least 1: an image with nothing known is 0 / 1, not 0 / 0.
-        return ops.sum(known * losses, axis=-1) / ops.maximum(num_known, 1)
+            losses = ops.mean(losses, axis=-1)
+        else:
+            known = ops.cast(y_true >= 0, losses.dtype)
+            num_known = ops.sum(known, axis=-1)
+            # At least 1: an image with nothing known is 0 / 1, not 0 / 0.
+            losses = ops.sum(known * losses, axis=-1)
+            losses /= ops.maximum(num_known, 1)
+        return losses if len(losses.shape) == 1 else ops.mean(losses, axis=1)
 
     def get_config(self):
         return {

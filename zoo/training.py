@@ -18,6 +18,7 @@ from tensorboard.plugins.hparams import api as hparams
 from zoo import metrics
 
 PICTURES = 10  # times in a run that TensorBoard gets new ones
+LEAST_GAIN = 1e-3  # of mAP, that is worth an epoch
 PROGRESS_SECONDS = 30  # between two lines
 
 
@@ -189,12 +190,15 @@ def two_groups(model, backbone, backbone_optimizer, head_optimizer):
         head_optimizer: `keras.optimizers.Optimizer`.
 
     Returns:
-        `keras.optimizers.MultiOptimizer`.
+        `keras.optimizers.MultiOptimizer`; of a frozen backbone, the head's
+        optimizer.
 
     Raises:
         ValueError: If a weight of the head shares its path with one of the
             backbone, so that the two cannot be told apart.
     """
+    if not backbone.trainable_variables:
+        return head_optimizer
     paths = {variable.path for variable in backbone.trainable_variables}
     in_backbone = {id(variable) for variable in backbone.trainable_variables}
     head_paths = [
@@ -242,35 +246,39 @@ def predict(model, batches, num_examples):
     """Computes logits, in the order of the examples; a long one shows progress.
 
     Args:
-        model: `keras.Model` from images to logits.
-        batches: `tf.data.Dataset` of `(images, targets)`, see
+        model: `keras.Model` from images to logits, or to a dict of outputs.
+        batches: `tf.data.Dataset` of `(inputs, targets)`, see
             `zoo.data.pipeline.evaluation_batches`. All but the last are a
             multiple of the number of replicas.
         num_examples: int. How many examples are in `batches`.
 
     Returns:
-        float32 array of shape `(num_examples, num_classes)`.
+        What the model gives, of all examples: a float32 array of shape
+        `(num_examples, num_classes)`, or a dict of arrays.
 
     Raises:
-        FloatingPointError: If a logit is not finite.
+        FloatingPointError: If a number of it is not finite.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
 
-    def pad(images, targets):
+    def pad(inputs, targets):
         # A batch that cannot be shared out evenly may leave a replica an
         # empty one, at which its operations fail.
-        missing = -tf.shape(images)[0] % replicas
-        return tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        missing = -tf.shape(targets)[0] % replicas
+
+        def pad_one(x):
+            return tf.pad(x, [[0, missing]] + [[0, 0]] * (len(x.shape) - 1))
+
+        return tf.nest.map_structure(pad_one, inputs)
 
     progress = Progress("prediction", int(batches.cardinality()))
-    logits = model.predict(batches.map(pad), verbose=0, callbacks=[progress])[
-        :num_examples
-    ]
-    if not np.isfinite(logits).all():
+    outputs = model.predict(batches.map(pad), verbose=0, callbacks=[progress])
+    outputs = tf.nest.map_structure(lambda x: x[:num_examples], outputs)
+    if not all(np.isfinite(x).all() for x in tf.nest.flatten(outputs)):
         raise FloatingPointError(
-            f"The model {model.name!r} gives logits that are not finite."
+            f"The model {model.name!r} gives outputs that are not finite."
         )
-    return logits
+    return outputs
 
 
 def sigmoid(logits):
@@ -298,14 +306,18 @@ class Validation(keras.callbacks.Callback):
         targets: float32 array of shape `(num_examples, num_classes)`.
         prefix: str. `"val"`, or `"train"` where nothing is held out.
         directory: path of the checkpoints, for the error's message.
+        predictor: `keras.Model` over the layers of the one that is trained, or
+            `None` for itself. Its logits may have an axis of steps, `(batch,
+            steps, num_classes)`: their mean ranks the examples.
 
     Raises:
         FloatingPointError: If the model's answers are not finite; names the
             epoch and the last good checkpoint.
     """
 
-    def __init__(self, batches, targets, prefix, directory):
+    def __init__(self, batches, targets, prefix, directory, predictor=None):
         super().__init__()
+        self.predictor = predictor
         self.batches = batches
         self.targets = targets
         self.prefix = prefix
@@ -317,25 +329,86 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Predicts and measures."""
         try:
-            logits = predict(self.model, self.batches, len(self.targets))
+            logits = predict(
+                self.predictor or self.model, self.batches, len(self.targets)
+            )
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error} This is after the last step of epoch {epoch + 1}. "
                 + _advice(self.directory)
             ) from error
+        loss = self.model.loss(self.targets, logits)
+        if logits.ndim == 3:
+            logits = logits.mean(axis=1)
         probabilities = self.probabilities = sigmoid(logits)
         f1 = metrics.precision_recall_f1(self.targets, probabilities)
         self.average_precision = metrics.average_precision(
             self.targets, probabilities
         )
-        logs[f"{self.prefix}_loss"] = float(
-            self.model.loss(self.targets, logits)
-        )
+        logs[f"{self.prefix}_loss"] = float(loss)
         logs[f"{self.prefix}_mAP"] = metrics.mean_average_precision(
             self.targets, probabilities
         )
         logs[f"{self.prefix}_CF1"] = f1["CF1"]
         logs[f"{self.prefix}_OF1"] = f1["OF1"]
+
+
+class ReduceOnPlateau(keras.callbacks.Callback):
+    """Lowers the learning rate of every group where a metric rises no more.
+
+    `keras.callbacks.ReduceLROnPlateau` lowers that of one optimizer only, and
+    forgets in a resumed run how long it has waited. This one reads that from
+    the checkpoints; it goes before `Checkpoint`, which saves the lower rates.
+
+    Args:
+        directory: str or path, as given to `Checkpoint`.
+        monitor: str. As given to `Checkpoint`.
+        patience: int, at least 1. Epochs without a gain before each fall.
+        factor: float. Of each fall.
+    """
+
+    def __init__(self, directory, monitor, patience, factor=0.1):
+        super().__init__()
+        self.directory = directory
+        self.monitor = monitor
+        self.patience = patience
+        self.factor = factor
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Lowers the rates if this epoch was one too many."""
+        earlier = _values(self.directory)
+        values = [*earlier, logs[self.monitor]]
+        if plateaus(values, self.patience) > plateaus(earlier, self.patience):
+            for optimizer in _groups(self.model):
+                rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
+                optimizer.learning_rate = float(rate) * self.factor
+
+
+def plateaus(values, patience):
+    """Counts how often a metric did not rise for some time.
+
+    Args:
+        values: list of float, one an epoch. NaN is no rise.
+        patience: int. Epochs in a row without a gain over the best one, of
+            more than `LEAST_GAIN`, that make a plateau.
+
+    Returns:
+        int.
+
+    Example:
+
+    >>> plateaus([0.1, 0.5, 0.5, 0.4, 0.3, 0.5, 0.9], patience=2)
+    2
+    """
+    best, waited, count = -math.inf, 0, 0
+    for value in values:
+        if value > best + LEAST_GAIN:
+            best, waited = value, 0
+        else:
+            waited += 1
+        if waited == patience:
+            waited, count = 0, count + 1
+    return count
 
 
 class LearningRates(keras.callbacks.Callback):
@@ -390,6 +463,7 @@ class Checkpoint(keras.callbacks.Callback):
         state = {
             "epoch": epoch + 1,
             self.monitor: float(logs[self.monitor]),
+            "values": [*_values(self.directory), float(logs[self.monitor])],
             # Random states are variables, but not weights.
             "random_states": [
                 np.asarray(keras.ops.convert_to_numpy(variable)).tolist()
@@ -633,6 +707,8 @@ def callbacks(
     hyperparameters,
     prefix="val",
     averages=False,
+    patience=None,
+    predictor=None,
 ):
     """Lists the callbacks of a run, each before those that read its logs.
 
@@ -647,6 +723,8 @@ def callbacks(
         prefix: as `Validation`.
         averages: bool. Whether the optimizers keep moving averages of the
             weights, which are then what is measured and saved.
+        patience: as `ReduceOnPlateau`; `None` for none.
+        predictor: as `Validation`.
 
     Returns:
         list of `keras.callbacks.Callback`.
@@ -654,17 +732,20 @@ def callbacks(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)  # CSVLogger does not
     checkpoints = directory / "checkpoints"
-    validation = Validation(batches, targets, prefix, checkpoints)
+    monitor = f"{prefix}_mAP"
+    validation = Validation(batches, targets, prefix, checkpoints, predictor)
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    reduce = [ReduceOnPlateau(checkpoints, monitor, patience)]
     return [
         RefuseBrokenOptions(),
         StopOnNaN(checkpoints),
         *(swap if averages else []),
         validation,
         LearningRates(),
+        *(reduce if patience else []),
         # Before the history: a run killed in between would repeat the epoch,
         # and its row would be there twice.
-        Checkpoint(checkpoints, f"{prefix}_mAP"),
+        Checkpoint(checkpoints, monitor),
         keras.callbacks.CSVLogger(directory / "history.csv", append=True),
         TensorBoard(
             directory / "tensorboard",
@@ -689,6 +770,12 @@ def _checkpoints(directory):
     """Gives the whole checkpoint folders, in the order of their epochs."""
     folders = pathlib.Path(directory).glob("epoch_*")
     return sorted(folder for folder in folders if folder.suffix != ".tmp")
+
+
+def _values(directory):
+    """Lists the monitored value of each epoch so far."""
+    folder = last_checkpoint(directory)
+    return _state(folder)["values"] if folder else []
 
 
 def _state(folder):

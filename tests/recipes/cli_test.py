@@ -9,10 +9,21 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from recipes import cli, evaluate, predict, train_baseline, train_csra
+from recipes import (
+    cli,
+    evaluate,
+    predict,
+    train_baseline,
+    train_csra,
+    train_fan,
+    train_order_free_rnn,
+)
+from recipes.data import DATASETS
 from tests.recipes.command import run
 from zoo import preprocess
 from zoo.data import scenes
+
+TRAINERS = (train_baseline, train_csra, train_fan, train_order_free_rnn)
 
 
 class ParseTest(parameterized.TestCase, tf.test.TestCase):
@@ -45,6 +56,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                 "decay_epochs": 4.0,
                 "crop_area": 0.7,
                 "shift": 0.0,
+                "flip": True,
                 "rand_augment": 0,
                 "unknown": "absent",
                 "label_smoothing": 0.0,
@@ -90,29 +102,43 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                 )
 
     def test_each_recipe_knows_each_data_set_and_no_other_backbone(self):
-        for module in (train_csra, train_baseline):
+        for module in TRAINERS:
             for name in module.RECIPES:
                 dataset, _, backbone = name.partition("/")
-                self.assertIn(dataset, cli.DATASETS)
+                self.assertIn(dataset, DATASETS)
                 self.assertIn(backbone or "tiny", cli.BACKBONES)
-            self.assertContainsSubset(cli.DATASETS, module.RECIPES)
+            self.assertContainsSubset(DATASETS, module.RECIPES)
 
-    @parameterized.parameters(train_csra, train_baseline)
+    @parameterized.parameters(*TRAINERS)
     def test_every_field_is_a_typed_flag(self, module):
         _, recipe = cli.parse("", module.RECIPES, [])
-        other = {int: 64, float: 0.25, str: "x", bool: False}
+        other = {int: 64, float: 0.25, str: "x"}
         for field in dataclasses.fields(recipe):
             if field.name == "backbone":
                 continue
             value = other.get(field.type) if field.type in other else None
             if field.name == "num_heads":
                 value = 4
+            if field.type is bool:
+                value = not getattr(recipe, field.name)
             if value is None:  # a choice: the last one
                 value = field.type.__args__[-1]
-            flags = [f"--{field.name}", str(value)]
+            changes = {field.name: value}
+            if field.name == "cache_features":  # not with random pixels
+                changes |= {"flip": False, "shift": 0.0}
+            flags = [f"--{key}={value}" for key, value in changes.items()]
             _, changed = cli.parse("", module.RECIPES, flags)
-            expected = dataclasses.replace(recipe, **{field.name: value})
+            expected = dataclasses.replace(recipe, **changes)
             self.assertEqual(changed, expected)
+
+    def test_a_bare_flag_is_true(self):
+        flags = ["--cache_features", "--flip", "false", "--shift", "0"]
+        _, recipe = cli.parse("", train_order_free_rnn.RECIPES, flags)
+        self.assertIs(recipe.cache_features, True)
+        self.assertIs(recipe.flip, False)
+        _, err, code = run(train_order_free_rnn.main, "--cache_features")
+        self.assertEqual(code, 2)
+        self.assertIn("shift=0.08, flip=True", err)
 
     @parameterized.parameters(
         ("--epoch 3", "--epoch"),  # no prefixes: another field might be meant
@@ -127,13 +153,14 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         ("--seed -1", "`seed` must be from 0"),
         ("--num_heads 3", "`num_heads` must be one of [1, 2, 4, 6, 8]"),
         ("--residual_weight nan", "`residual_weight` must be from"),
+        ("--flip maybe", "--flip"),
     )
     def test_names_a_bad_flag_and_what_exists(self, flags, message):
         _, err, code = run(train_csra.main, *flags.split())
         self.assertEqual(code, 2)
         self.assertIn(message, err.splitlines()[-1])
 
-    @parameterized.parameters(train_csra, train_baseline, evaluate, predict)
+    @parameterized.parameters(*TRAINERS, evaluate, predict)
     def test_help(self, module):
         out, _, code = run(module.main, "--help")
         self.assertEqual(code, 0)

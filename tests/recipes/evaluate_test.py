@@ -1,4 +1,7 @@
+import argparse
 import contextlib
+import dataclasses
+import functools
 import io
 import json
 import pathlib
@@ -9,9 +12,10 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from recipes import evaluate, steps
+from recipes import evaluate
 from zoo import backbones, metrics, models, runs, training
 from zoo.data import pipeline, scenes, voc
 
@@ -22,7 +26,13 @@ WEIGHTS = (0.1, 0.5, 2.0)
 def save_run(directory, method, dataset, data_dir, classes):
     """Leaves what `evaluate` needs of a run, without training."""
     keras.utils.set_random_seed(0)
-    build = models.csra if method == "csra" else models.baseline
+    build = {
+        "csra": models.csra,
+        "gap": models.baseline,
+        "order_free_rnn": functools.partial(
+            models.order_free_rnn, max_labels=3, units=8, threshold=0.01
+        ),
+    }[method]
     model = build(backbones.tiny(IMAGE_SIZE, "stamps"), len(classes))
     runs.save_model(directory / runs.MODEL, model)
     card = {
@@ -75,6 +85,7 @@ class EvaluateTest(tf.test.TestCase):
             cls.out, cls.end = run(
                 *(cls.gap, "--output_dir", cls.results),
                 *("--residual_weight", *WEIGHTS),
+                *("--rarest", 2, "--smallest", 3),
             )
         cls.num_passes = predict.call_count
         cls.page = (cls.results / "report.html").read_text("utf-8")
@@ -113,6 +124,60 @@ class EvaluateTest(tf.test.TestCase):
             self.assertIn(f"{100 * expected:6.2f}", self.out)
             self.assertIn(f"mAP with {weight:g} of the maximum", self.page)
 
+    def test_the_tail_and_the_small(self):
+        data = scenes.read(self.data, "test")
+        rarest, smallest = self.report["rarest"], self.report["smallest"]
+        counts = {
+            name: count
+            for name, count in self.report["num_positives"].items()
+            if count
+        }
+        self.assertEqual(
+            rarest["num_positives"],
+            dict(sorted(counts.items(), key=lambda item: item[1])[:2]),
+        )
+        self.assertFalse(any(e.box_difficult.any() for e in data.examples))
+        areas = {}
+        for example in data.examples:
+            for box, k in zip(example.boxes, example.box_classes, strict=True):
+                area = np.prod(box[2:] - box[:2])
+                areas.setdefault(data.classes[k], []).append(area)
+        order = sorted(areas, key=lambda name: np.mean(areas[name]))
+        self.assertEqual(list(smallest["mean_area"]), order[:3])
+        for group, amount in (
+            (rarest, "num_positives"),
+            (smallest, "mean_area"),
+        ):
+            ap = {name: self.report["AP"][name] for name in group[amount]}
+            self.assertEqual(group["AP"], ap)
+            self.assertAlmostEqual(group["mAP"], np.mean(list(ap.values())))
+        self.assertIn("Rarest classes with positives", self.out)
+        self.assertIn("Smallest classes with boxes", self.out)
+        self.assertIn("<h2>The rarest classes</h2>", self.page)
+        self.assertIn("<h2>The smallest classes</h2>", self.page)
+
+    def test_a_difficult_object_has_no_size(self):
+        data = scenes.read(self.data, "test")
+        first, *others = data.examples
+        others = [
+            dataclasses.replace(e, box_difficult=np.ones(len(e.boxes), bool))
+            for e in others
+        ]
+        groups = evaluate._groups(
+            argparse.Namespace(rarest=None, smallest=16),
+            dataclasses.replace(data, examples=[first, *others]),
+            "scenes test",
+        )
+        _, mean_area = groups["smallest"]
+        self.assertEqual(
+            set(mean_area), {data.classes[k] for k in first.box_classes}
+        )
+
+    def test_refuses_a_number_of_classes_before_it_predicts(self):
+        out, end = run(self.csra, "--rarest", 0)
+        self.assertIn("rarest classes must be from 1 to 16. Received: k=0", end)
+        self.assertEqual(out, "")
+
     def test_says_that_images_were_trained_on(self):
         out, _ = run(self.csra, "--split", "trainval")
         self.assertIn("csra on scenes trainval, TRAINING images", out)
@@ -131,6 +196,36 @@ class EvaluateTest(tf.test.TestCase):
         out, end = run(own)
         self.assertIsNone(end)
         self.assertIn("manifest val, VALIDATION images", out)
+        _, end = run(own, "--smallest", 2)
+        self.assertIn("manifest val has no boxes", end)
+        self.assertIn("Received: --smallest 2", end)
+
+    @pytest.mark.heavy
+    def test_sequences_are_measured_and_drawn_as_the_model_gives_them(self):
+        trained, results = self.home / "rnn", self.home / "rnn results"
+        save_run(trained, "order_free_rnn", "scenes", self.data, scenes.CLASSES)
+        out, end = run(trained, "--output_dir", results)
+        self.assertIsNone(end)
+        self.assertIn("labels: the model's own sequences", out)
+        self.assertIn("mAP, mean over steps", out)
+        page = (results / "report.html").read_text("utf-8")
+        self.assertIn("<dd>the model&#x27;s own sequences</dd>", page)
+        self.assertIn("<dt>mAP, mean over steps</dt>", page)
+        self.assertLen(re.findall('<img class="photos"', page), 6 + 1)
+        model = keras.saving.load_model(trained / runs.MODEL)
+        data = scenes.read(self.data, "test")
+        batches = pipeline.evaluation_batches(data.examples, IMAGE_SIZE, 6)
+        images, targets = next(batches.as_numpy_iterator())
+        given = keras.ops.convert_to_numpy(model(images)["sequence"])
+        correct = sum(
+            targets[i, k]
+            for i, sequence in enumerate(given)
+            for k in sequence[sequence >= 0]
+        )
+        report = json.loads((results / "metrics.json").read_text())
+        self.assertAlmostEqual(
+            report["all"]["OR"], correct / (targets == 1).sum()
+        )
 
     def test_a_split_without_labels_is_predicted(self):
         devkit = self.home / "VOCdevkit/VOC2012"
@@ -148,8 +243,9 @@ class EvaluateTest(tf.test.TestCase):
         results = self.home / "to send"
         command = (trained, "--split", "test", "--output_dir", results)
 
-        _, end = run(*command, "--residual_weight", 0.1)
-        self.assertIn("voc2012 test has no labels", end)
+        for numbers in (("--residual_weight", 0.1), ("--rarest", 6)):
+            _, end = run(*command, *numbers)
+            self.assertIn("voc2012 test has no labels", end)
         _, end = run(*command[:3])
         self.assertIn("voc2012 test has no labels", end)
         self.assertFalse(results.exists())
@@ -181,7 +277,7 @@ class EvaluateTest(tf.test.TestCase):
 
     def test_an_unreadable_image_is_an_error(self):
         with mock.patch.object(
-            steps.pipeline, "unreadable", return_value={0: "a.jpg: broken"}
+            pipeline, "unreadable", return_value={0: "a.jpg: broken"}
         ):
             _, end = run(self.csra)
         self.assertIn("1 of 6 images of test cannot be read", end)

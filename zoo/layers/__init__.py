@@ -1,3 +1,12 @@
 """Keras layers, one a file, each named as its class."""
 
+from zoo.layers.candidate_pool import CandidatePool as CandidatePool
+from zoo.layers.correlation import Correlation as Correlation
+from zoo.layers.feature_refinement import FeatureRefinement as FeatureRefinement
+from zoo.layers.feature_transform import FeatureTransform as FeatureTransform
+from zoo.layers.label_predictor import LabelPredictor as LabelPredictor
 from zoo.layers.residual_attention import ResidualAttention as ResidualAttention
+from zoo.layers.soft_attention import SoftAttention as SoftAttention
+from zoo.layers.soft_attention_lstm_cell import (
+    SoftAttentionLSTMCell as SoftAttentionLSTMCell,
+)

@@ -1,0 +1,188 @@
+"""Data sets by name, and what a run does with their images."""
+
+import dataclasses
+import functools
+import sys
+import typing
+
+import numpy as np
+
+from zoo.data import coco, manifest, nus_wide, pipeline, scenes, voc, wider
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set by name: how to read it, and which split is for what."""
+
+    read: typing.Callable  # (root, split) -> zoo.data.Dataset
+    train_split: str
+    test_split: str | None  # None: there is none, or not with its labels
+    validation_split: str | None = None  # None: a part of train_split
+    needs_data_dir: bool = True
+    # Other splits with images of train_split: what they measure is training.
+    overlapping: tuple[str, ...] = ()
+    own: bool = False  # the user's: its splits and classes stand in its files
+
+    def found_in(self, data_dir):
+        """Gives the source with only those splits that own data has."""
+        if not self.own:
+            return self
+        there = manifest.splits(data_dir)
+        return dataclasses.replace(
+            self,
+            validation_split="val" if "val" in there else None,
+            test_split="test" if "test" in there else None,
+        )
+
+
+DATASETS = {
+    "scenes": Source(scenes.read, "trainval", "test", needs_data_dir=False),
+    "voc2007": Source(
+        lambda root, split: voc.read(root, split, year=2007),
+        "trainval",
+        "test",
+        overlapping=("train", "val"),
+    ),
+    "voc2012": Source(
+        lambda root, split: voc.read(root, split, year=2012),
+        "trainval",
+        None,
+        overlapping=("train", "val"),
+    ),
+    "coco2014": Source(coco.read, "train2014", "val2014"),
+    "wider": Source(
+        wider.read, "trainval", "test", overlapping=("train", "val")
+    ),
+    "nus_wide": Source(nus_wide.read, "train", "test"),
+    "nus_wide_with_unlabelled": Source(
+        functools.partial(nus_wide.read, keep_unlabelled=True), "train", "test"
+    ),
+    "nus_wide_150k": Source(
+        functools.partial(nus_wide.read, protocol="seed_split"), "train", "test"
+    ),
+    "manifest": Source(manifest.read, "train", "test", "val", own=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The examples of a run, by what they are for."""
+
+    classes: tuple[str, ...]
+    training: list
+    validation: list  # held out of the training split; may be empty
+    test: list
+    test_name: str  # what `test` is, for titles
+
+
+def read_data(dataset, data_dir, validation_fraction):
+    """Reads a data set by name and finds its unreadable images.
+
+    In training, these are named and left out; in the other splits they are an
+    error. What is held out for validation does not depend on the run's seed,
+    so that runs can be compared; all examples of an image stay together.
+
+    Args:
+        dataset: str, a key of `DATASETS`.
+        data_dir: path or `None`.
+        validation_fraction: float from 0 to below 1. Of the training images;
+            not used where the data has a validation split of its own.
+
+    Returns:
+        `Data`.
+
+    Raises:
+        FileNotFoundError: If a file of the data set is missing.
+        ValueError: If one of them cannot be used.
+    """
+    source = DATASETS[dataset].found_in(data_dir)
+    if source.own:
+        print(manifest.check(data_dir, decode=False), flush=True)
+    split = source.read(data_dir, source.train_split)
+    examples = _readable(split.examples, source.train_split)
+    if source.validation_split:
+        validation_split = read_test(dataset, data_dir, source.validation_split)
+        training_examples, validation = examples, validation_split.examples
+    else:
+        training_examples, validation = _hold_out(
+            examples, validation_fraction, look_for_copies=source.own
+        )
+    if source.test_split:
+        test = read_test(dataset, data_dir, source.test_split).examples
+        test_name = f"{dataset} {source.test_split}"
+    elif validation:
+        test = validation
+        test_name = f"{dataset}, VALIDATION images, which chose the epoch"
+    else:
+        test = training_examples
+        test_name = f"{dataset} {source.train_split}, TRAINING images"
+    print(
+        f"{dataset}: {len(training_examples)} training and {len(validation)} "
+        f"validation images, {len(split.classes)} classes; "
+        f"{len(test)} images of {test_name} at the end"
+    )
+    return Data(split.classes, training_examples, validation, test, test_name)
+
+
+def _readable(examples, name):
+    """Names the examples whose image cannot be read, and leaves them out."""
+    print(f"Checking that the {len(examples)} images of {name} can be read.")
+    bad = pipeline.unreadable(examples)
+    if bad:
+        print(
+            f"{len(bad)} of {len(examples)} images of {name} cannot be read "
+            "and are left out:",
+            *bad.values(),
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    return [example for i, example in enumerate(examples) if i not in bad]
+
+
+def _hold_out(examples, fraction, look_for_copies):
+    """Shares out the images; an image may have several examples, and copies."""
+    paths = list(dict.fromkeys(example.image_path for example in examples))
+    first = {}
+    if look_for_copies and fraction:
+        for group in manifest.copies(paths):
+            first |= dict.fromkeys(group, group[0])
+    images = list(dict.fromkeys(first.get(path, path) for path in paths))
+    order = np.random.default_rng(0).permutation(len(images))
+    held_out = {images[i] for i in order[: round(fraction * len(images))]}
+    training_examples, validation = [], []
+    for example in examples:
+        image = first.get(example.image_path, example.image_path)
+        part = validation if image in held_out else training_examples
+        part.append(example)
+    return training_examples, validation
+
+
+def read_test(dataset, data_dir, split, classes=None):
+    """Reads a split to evaluate on; an unreadable image is an error.
+
+    Args:
+        dataset: str, a key of `DATASETS`.
+        data_dir: path or `None`.
+        split: str.
+        classes: sequence of str or `None`. Those of a trained model: own data
+            may have fewer of them, but no others.
+
+    Returns:
+        `zoo.data.example.Dataset`.
+
+    Raises:
+        FileNotFoundError: If a file of the data set is missing.
+        ValueError: If one of them cannot be used.
+    """
+    source = DATASETS[dataset]
+    if source.own and classes is not None:
+        data = source.read(data_dir, split, classes=classes)
+    else:
+        data = source.read(data_dir, split)
+    if bad := pipeline.unreadable(data.examples):
+        raise ValueError(
+            f"{len(bad)} of {len(data.examples)} images of {split} cannot be "
+            "read, and an evaluation without them would be another protocol: "
+            + "; ".join(list(bad.values())[:5])
+        )
+    return data
