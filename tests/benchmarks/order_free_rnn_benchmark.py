@@ -1,0 +1,135 @@
+"""Times Order-Free RNN on ResNet-152 at 224 pixels, as for COCO.
+
+    python tests/benchmarks/order_free_rnn_benchmark.py
+
+Prints what a beam of three paths costs beside one path, on the whole network,
+and how many times faster an epoch is on features that were computed once.
+The search takes all of its 18 steps, as no real image makes it.
+"""
+
+import pathlib
+import statistics
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zoo import backbones, feature_cache, losses
+from zoo.data import pipeline
+from zoo.models.order_free_rnn import (
+    feature_model,
+    from_features,
+    order_free_rnn,
+    step_model,
+    with_beam_width,
+)
+
+IMAGE_SIZE, NUM_CLASSES, MAX_LABELS = 224, 80, 18
+NUM_IMAGES, BATCH_SIZE = 32, 16
+MOST_RATIO = 1.5  # of three paths to one
+
+
+def median_seconds(run, repeats=5):
+    run()  # traces
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def beam(model, images):
+    """Prints the cost of a wide search; interleaved, as the machine drifts."""
+    for batch_size in (1, BATCH_SIZE):
+        chosen = tf.constant(images[:batch_size])
+        functions = {}
+        for width in (1, 3):
+            part = with_beam_width(model, width)
+            functions[width] = tf.function(
+                lambda x, part=part: part(x, training=False)
+            )
+        seconds = {
+            width: median_seconds(lambda f=f, x=chosen: f(x)["logits"].numpy())
+            for width, f in functions.items()
+        }
+        ratio = seconds[3] / seconds[1]
+        mark = "" if ratio < MOST_RATIO else " !"
+        print(
+            f"batch {batch_size:2}: one path {seconds[1]:.3f} s, three paths "
+            f"{seconds[3]:.3f} s, ratio {ratio:.2f} (limit {MOST_RATIO}){mark}",
+            flush=True,
+        )
+
+
+def cache(model, images, targets):
+    """Prints what an epoch of the second phase takes, on either input."""
+    learner = step_model(model)
+    head = from_features(model, learner)
+    frozen = feature_model(model)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        batches = tf.data.Dataset.from_tensor_slices((images, targets))
+        features = feature_cache.load_or_compute(
+            pathlib.Path(folder) / "features",
+            {"benchmark": True},
+            frozen.predict_on_batch,
+            batches.batch(BATCH_SIZE).as_numpy_iterator(),
+            NUM_IMAGES,
+        )
+        computed = time.perf_counter() - start
+        seconds = {}
+        for name, part, dataset in (
+            ("images", learner, batches.repeat().batch(BATCH_SIZE)),
+            (
+                "features",
+                head,
+                pipeline.cached_batches(
+                    features, targets, BATCH_SIZE, epochs=10**6, seed=0
+                ),
+            ),
+        ):
+            part.compile(
+                keras.optimizers.Adam(3e-4),
+                losses.BinaryCrossentropy(),
+                jit_compile=False,
+            )
+            steps = NUM_IMAGES // BATCH_SIZE
+            iterator = iter(dataset)
+
+            def epoch(part=part, iterator=iterator, steps=steps):
+                for _ in range(steps):
+                    part.train_on_batch(*next(iterator))
+
+            seconds[name] = median_seconds(epoch, repeats=3)
+    print(
+        f"an epoch of {NUM_IMAGES} images: {seconds['images']:.2f} s on "
+        f"images, {seconds['features']:.2f} s on features, "
+        f"{seconds['images'] / seconds['features']:.1f} times faster; "
+        f"computing the features took {computed:.2f} s, once",
+        flush=True,
+    )
+
+
+def main():
+    """Prints both comparisons."""
+    keras.utils.set_random_seed(0)
+    model = order_free_rnn(
+        backbones.resnet152(IMAGE_SIZE),
+        NUM_CLASSES,
+        MAX_LABELS,
+        threshold=0.0,
+    )
+    model.get_layer("preliminary").trainable = False
+    rng = np.random.default_rng(0)
+    shape = (NUM_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3)
+    images = rng.uniform(0, 255, shape).astype("float32")
+    targets = (rng.random((NUM_IMAGES, NUM_CLASSES)) < 0.04).astype("float32")
+    beam(model, images)
+    cache(model, images, targets)
+
+
+if __name__ == "__main__":
+    main()
