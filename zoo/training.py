@@ -269,7 +269,8 @@ def predict(model, batches, num_examples):
         def pad_one(x):
             return tf.pad(x, [[0, missing]] + [[0, 0]] * (len(x.shape) - 1))
 
-        return tf.nest.map_structure(pad_one, inputs)
+        # Of a pair `predict` would take the second for targets.
+        return (tf.nest.map_structure(pad_one, inputs),)
 
     progress = Progress("prediction", int(batches.cardinality()))
     outputs = model.predict(batches.map(pad), verbose=0, callbacks=[progress])

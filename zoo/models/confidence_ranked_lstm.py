@@ -135,6 +135,30 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
             ),
         }
 
+    # Keras would trace the whole search to learn these.
+    def compute_output_spec(
+        self, features, guess, search=True, labels=None, **others
+    ):
+        batch, height, width, _ = features.shape
+        classes, labels = self.num_classes, self.max_labels
+
+        def spec(*shape, dtype="float32"):
+            return keras.KerasTensor((batch, *shape), dtype)
+
+        if not search:
+            return {
+                "step_logits": spec(labels, classes),
+                "attention": spec(labels, height, width),
+            }
+        return {
+            "logits": spec(classes),
+            "mean_logits": spec(classes),
+            "sequence": spec(labels, dtype="int32"),
+            "sequence_probabilities": spec(labels),
+            "paths": spec(labels, labels, dtype="int32"),
+            "path_probabilities": spec(labels),
+        }
+
     def _step(self, logits, taken, state, training=None):
         """Guesses again: logits and `taken` `(rows, num_classes)` to logits."""
         seen = ops.concatenate([ops.sigmoid(logits), taken], axis=-1)
