@@ -12,6 +12,7 @@ Cost:   not measured.
 
 import dataclasses
 import functools
+import shutil
 import typing
 
 import numpy as np
@@ -29,6 +30,7 @@ from zoo.models.order_free_rnn import (
     step_model,
 )
 
+FEATURES = "features"  # folder in the run's, while it trains
 THRESHOLDS = np.concatenate(
     [np.geomspace(1e-4, 0.01, 20), np.arange(0.02, 1.0, 0.01)]
 )
@@ -76,7 +78,7 @@ class Recipe(cli.Recipe):
     )
     beam_width: int = cli.field(3, "paths that the search keeps; 1: greedy")
     cache_features: bool = cli.field(
-        False, "compute a frozen backbone's features once, to disk"
+        False, "compute a frozen backbone's features once, to the run's folder"
     )
 
     def __post_init__(self):
@@ -204,7 +206,7 @@ def _features(run, name, examples):
         "precision": run.recipe.precision,
     }
     return feature_cache.load_or_compute(
-        run.directory / "features" / name,
+        run.directory / FEATURES / name,
         key,
         frozen.predict_on_batch,
         batches.as_numpy_iterator(),
@@ -247,6 +249,8 @@ def _taught(batches, teach, num_classes, first_epoch):
 
 def settle(run, model):
     """Chooses the threshold by OF1 on the images that chose the epoch."""
+    # Training has ended, and they may be large.
+    shutil.rmtree(run.directory / FEATURES, ignore_errors=True)
     with run.building():
         paths = path_model(model)
     batches = pipeline.evaluation_batches(

@@ -155,6 +155,7 @@ class RunTest(tf.test.TestCase):
             _, err, code = self.train(directory, "--cache_features")
         self.assertEqual(code, 0, err)
         self.assertEqual(computed.call_count, 4)  # two phases, two splits
+        self.assertFalse((directory / "features").exists())
         self.assertAllClose(
             self.predictions(directory),
             self.predictions(self.directory),

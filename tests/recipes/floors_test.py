@@ -1,0 +1,37 @@
+"""What the recipes reach on scenes, by the floors that three seeds gave.
+
+Minutes each, so by hand: `python -m pytest -m floors`. CI runs CSRA's.
+"""
+
+import json
+import pathlib
+
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from recipes import (
+    train_baseline,
+    train_csra,
+    train_fan,
+    train_order_free_rnn,
+)
+from tests.recipes.command import run
+
+
+class FloorsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (train_csra, (), 0.84),
+        (train_baseline, ("--pooling", "max"), 0.81),
+        (train_baseline, (), 0.77),
+        (train_fan, (), 0.76),
+        (train_order_free_rnn, (), 0.79),
+    )
+    @pytest.mark.floors
+    def test_reaches_its_floor(self, recipe, flags, floor):
+        directory = pathlib.Path(self.get_temp_dir()) / "run"
+        _, err, code = run(recipe.main, *flags, "--output_dir", directory)
+        self.assertEqual(code, 0, err)
+        report = json.loads((directory / "metrics.json").read_text())
+        self.assertEqual(report["mAP_mode"], "continuous")
+        self.assertBetween(report["mAP"], floor, 1)

@@ -1,0 +1,75 @@
+"""FAN and Order-Free RNN, from real photos to a served answer."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import parameterized
+
+from recipes import train_fan, train_order_free_rnn
+from serving import ask
+from serving.client import Client
+from serving.server import Server
+from tests.recipes.command import run
+from zoo import preprocess
+from zoo.data import voc
+
+MINI = pathlib.Path(__file__).parents[3] / "shared/data/voc_mini/VOCdevkit"
+
+
+class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        ("fan", train_fan, ("--dim", 16)),
+        (
+            "order_free_rnn",
+            train_order_free_rnn,
+            ("--units", 16, "--preliminary_epochs", 1),
+        ),
+    )
+    @pytest.mark.heavy
+    def test_from_files_to_a_served_answer(self, name, recipe, flags):
+        if not MINI.exists():
+            self.skipTest("needs shared/data/voc_mini, which is not there")
+        directory = pathlib.Path(self.get_temp_dir()) / "run"
+        out, err, code = run(
+            *(recipe.main, "--dataset", "voc2012", "--data_dir", MINI),
+            *("--image_size", 64, "--batch_size", 8, "--epochs", 1, *flags),
+            *("--validation_fraction", 0.2, "--output_dir", directory),
+        )
+        self.assertEqual(code, 0, err)
+        self.assertIn(f"{name} on voc2012", out)
+
+        stored = np.load(directory / "predictions.npz")
+        photos = [
+            MINI / f"VOC2012/JPEGImages/{image_id}.jpg"
+            for image_id in stored["image_ids"][:3]
+        ]
+        model = keras.saving.load_model(directory / "model.keras")
+        images = [preprocess.load(photo.read_bytes(), 64) for photo in photos]
+        expected = model(tf.stack(images))
+        with Server({name: directory / "export" / name}, port=0) as server:
+            with Client(server.target) as client:
+                self.assertEqual(client.labels(name), voc.CLASSES)
+                answers = client.predict([p.read_bytes() for p in photos], name)
+            out, err, code = run(
+                ask.main, "--target", server.target, "--model", name, *photos
+            )
+        self.assertEqual(code, 0, err)
+        for i, answer in enumerate(answers):
+            self.assertAllClose(
+                answer.probabilities, stored["probabilities"][i], atol=1e-5
+            )
+            self.assertIn(photos[i].name, out)
+            if name != "order_free_rnn":
+                self.assertIsNone(answer.sequence_labels)
+                continue
+            found = expected["sequence"][i].numpy()
+            labels = [voc.CLASSES[k] for k in found if k >= 0]
+            self.assertEqual(list(answer.sequence_labels), labels)
+            self.assertAllClose(
+                answer.sequence_probabilities,
+                expected["sequence_probabilities"][i][: len(labels)],
+                atol=1e-5,
+            )
