@@ -70,10 +70,6 @@ def field(default, text):
 
 
 # Lines of `--help` for fields that have another default in some methods.
-NORMALIZATIONS = (
-    "of pixels: as the weights want them, ImageNet's mean and deviation, 0 to "
-    "1, or -1 to 1"
-)
 SCHEDULES = (
     "x0.1 every decay_epochs; a cosine to 0; x0.1 after decay_epochs without a "
     "gain of validation mAP; or none"
@@ -97,7 +93,11 @@ class Recipe:
     )
     normalization: typing.Literal[
         "weights", "imagenet", "unit", "symmetric"
-    ] = field("weights", NORMALIZATIONS)
+    ] = field(
+        "weights",
+        "of pixels: as the weights want them, ImageNet's mean and deviation, "
+        "0 to 1, or -1 to 1",
+    )
     image_size: int = field(448, "height and width, in pixels")
     batch_size: int = field(16, "images in a step, over all replicas")
     epochs: int = field(30, "passes over the training images")
@@ -146,6 +146,12 @@ class Recipe:
                     f"`{name}` must be from {least} to {most}. "
                     f"Received: {name}={value}"
                 )
+        patience = self.decay_epochs
+        if self.schedule == "plateau" and (patience < 1 or patience % 1):
+            raise ValueError(
+                "`decay_epochs` must be a whole number of at least 1 with "
+                f'schedule="plateau". Received: decay_epochs={patience}'
+            )
 
 
 # What `tiny` trains with, by every method and its twins alike. Settled in some
@@ -174,7 +180,7 @@ TINY_ON_PHOTOS = {
 }
 
 
-PAPER_NORMALIZATION = {  # Zhu and Wu (2021), by the backbone
+CSRA_NORMALIZATIONS = {  # Zhu and Wu (2021), by the backbone
     "resnet101": "unit",
     "resnet152": "unit",
     "vit_b16": "symmetric",
@@ -182,19 +188,18 @@ PAPER_NORMALIZATION = {  # Zhu and Wu (2021), by the backbone
 }
 
 
-def by_name(voc, coco, wider=None, **tiny):
+def by_name(voc, coco, wider=None, normalizations=None, **tiny):
     """Lays out a method's recipes for every data set and backbone.
 
     Args:
         voc: recipe of the paper for VOC 2007, and whatever has no other.
         coco: recipe of the paper for COCO, and for NUS-WIDE.
         wider: recipe of the paper for WIDER-Attribute; `None` for `voc`.
+        normalizations: dict from backbone to the paper's, if not the weights'.
         **tiny: fields of the method that `tiny` wants otherwise.
 
     Returns:
-        dict from "data set" or "data set/backbone" to recipe: with the pixels
-        of the papers' ResNet and ViT, where the recipe does not say otherwise,
-        and the numbers of `tiny`.
+        dict from "data set" or "data set/backbone" to recipe.
     """
     recipes = {
         "scenes": voc,
@@ -212,7 +217,7 @@ def by_name(voc, coco, wider=None, **tiny):
     added = {}
     for dataset, recipe in recipes.items():
         if recipe.normalization == "weights":
-            for name, normalization in PAPER_NORMALIZATION.items():
+            for name, normalization in (normalizations or {}).items():
                 added[f"{dataset}/{name}"] = dataclasses.replace(
                     recipe, normalization=normalization
                 )

@@ -127,6 +127,9 @@ def train(method, recipe, arguments, build, phases=None, settle=None):
         settle: callable that takes the `Run` and its model in float32, settles
             what is left to choose once the weights are, and gives it as a dict
             for the card; `None` for nothing.
+
+    Returns:
+        `pathlib.Path` of the run, which has ended.
     """
     directory = arguments.output_dir or pathlib.Path(
         f"runs/{method}-{arguments.dataset}-{recipe.backbone}-seed{recipe.seed}"
@@ -184,6 +187,7 @@ def train(method, recipe, arguments, build, phases=None, settle=None):
             "command": shlex.join(["python", *sys.argv]),
         }
         _finish(directory, model, recipe, data, card)
+    return directory
 
 
 def _digest(*parts):
@@ -231,7 +235,7 @@ def fit(
     Args:
         run: `Run`.
         recipe: the numbers of this phase; `None` for the run's.
-        phase: str. Where there are several, the phase's folder in the run's.
+        phase: str. Folder in the run's, for a phase before the last.
         model: `keras.Model` that learns, from images to logits, over layers
             of the run's; `None` for the run's.
         predictor: as `zoo.training.Validation`.
@@ -264,7 +268,7 @@ def fit(
                     watched, recipe.image_size, recipe.batch_size
                 ),
                 np.stack([example.targets for example in watched]),
-                _painter(run),
+                _painter(run, attention=not phase),
                 {"method": run.method, **dataclasses.asdict(recipe)},
                 prefix,
                 averages=recipe.ema_momentum > 0,
@@ -308,13 +312,22 @@ def _finish(directory, model, recipe, data, card):
     batches = pipeline.evaluation_batches(
         data.test, recipe.image_size, recipe.batch_size
     )
-    answers = answers_of(training.predict(model, batches, len(data.test)))
+    outputs = training.predict(model, batches, len(data.test))
+    answers = answers_of(outputs)
     targets = np.stack([example.targets for example in data.test])
     runs.save_predictions(
-        directory / runs.PREDICTIONS, data.test, targets, answers.probabilities
+        directory / runs.PREDICTIONS,
+        data.test,
+        targets,
+        outputs,
+        **vars(answers),
     )
     report = reports.measure(targets, classes=data.classes, **vars(answers))
-    report = {"images": data.test_name, **report}
+    report = {
+        "images": data.test_name,
+        "num_missing": data.num_missing,
+        **report,
+    }
     runs.write_json(directory / runs.METRICS, report)
     draw_evidence(
         directory / "pictures",
@@ -331,13 +344,14 @@ def _finish(directory, model, recipe, data, card):
     title = f"{card['method']} on {data.test_name}"
     serve = f"--model {shlex.quote(card['method'] + '=' + str(base_path))}"
     ask = f"--model {card['method']} {shlex.quote(data.test[0].image_path)}"
+    num_pictures = min(len(data.test), NUM_PICTURES)
     print(
         f"""
 {reports.table(report, title)}
 
 {directory}
   {runs.MODEL}, {runs.CARD}, {runs.METRICS}, {runs.PREDICTIONS}, history.csv
-  pictures/      where the model looked, on {NUM_PICTURES} images
+  pictures/      where the model looked, on {num_pictures} images
   tensorboard/   tensorboard --logdir {shlex.quote(str(directory.parent))}
   {version.relative_to(directory)}/ ready to serve
 
@@ -376,8 +390,13 @@ def answers_of(outputs):
     return Answers(probabilities, predicted, {"mean_over_steps": means})
 
 
-def _painter(run):
-    """Gives a function that draws what TensorBoard shows after an epoch."""
+def _painter(run, attention):
+    """Gives a function that draws what TensorBoard shows after an epoch.
+
+    Args:
+        run: `Run`.
+        attention: bool. Whether the model looks at anything yet.
+    """
     examples, classes = run.watched, run.data.classes
     with run.building():
         explain = EXPLAIN[run.method](run.model)
@@ -393,7 +412,7 @@ def _painter(run):
     targets = np.stack([example.targets for example in examples])
 
     def paint(model, probabilities):
-        evidence = evidence_of(explain, images)
+        evidence = evidence_of(explain, images) if attention else []
         ap = metrics.average_precision(targets, probabilities, reports.MODE)
         worst = pictures.worst_images(targets, probabilities)
         figures = {
@@ -405,10 +424,9 @@ def _painter(run):
                 load(worst)[0], targets[worst], probabilities[worst], classes
             ),
         }
-        rows = zip(images, evidence, probabilities, first_targets, strict=False)
-        for i, (image, found, scores, true) in enumerate(rows, 1):
-            figures[f"attention/{i}"] = draw(
-                image, found, scores, classes, true
+        for i, found in enumerate(evidence):
+            figures[f"attention/{i + 1}"] = draw(
+                images[i], found, probabilities[i], classes, first_targets[i]
             )
         return {k: pictures.pixels(f)[None] for k, f in figures.items()}
 

@@ -39,7 +39,7 @@ WIDER = dataclasses.replace(
     decay_epochs=5.0,
     normalization="symmetric",
 )
-RECIPES = cli.by_name(VOC, COCO, WIDER)
+RECIPES = cli.by_name(VOC, COCO, WIDER, cli.CSRA_NORMALIZATIONS)
 
 
 def build(recipe, backbone, data):

@@ -67,7 +67,14 @@ WIDER = dataclasses.replace(  # section 4.3
 )
 RECIPES = {
     # Of `tiny`: settled on scenes, see the word on it in the README.
-    **cli.by_name(VOC, COCO, WIDER, num_heads=1, residual_weight=0.5),
+    **cli.by_name(
+        VOC,
+        COCO,
+        WIDER,
+        cli.CSRA_NORMALIZATIONS,
+        num_heads=1,
+        residual_weight=0.5,
+    ),
     "coco2014/vit_l16": dataclasses.replace(
         COCO, num_heads=8, residual_weight=1.0, normalization="symmetric"
     ),

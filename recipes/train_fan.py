@@ -29,9 +29,6 @@ class Recipe(cli.Recipe):
     )
     warmup_epochs: float = cli.field(0.0, "of a linear rise")
     decay_epochs: float = cli.field(3.0, cli.DECAY_EPOCHS)
-    normalization: typing.Literal[
-        "weights", "imagenet", "unit", "symmetric"
-    ] = cli.field("imagenet", cli.NORMALIZATIONS)
     dim: int = cli.field(512, "channels of the transformed features")
     pooling: typing.Literal["max", "avg"] = cli.field(
         "max", "over positions, wherever the head pools (Table 6)"

@@ -16,11 +16,10 @@ import shutil
 import typing
 
 import numpy as np
-from keras import ops
 
 from recipes import cli, steps
 from zoo import feature_cache, metrics, training
-from zoo.data import pipeline
+from zoo.data import label_orders, pipeline
 from zoo.models.order_free_rnn import (
     feature_model,
     from_features,
@@ -31,9 +30,6 @@ from zoo.models.order_free_rnn import (
 )
 
 FEATURES = "features"  # folder in the run's, while it trains
-THRESHOLDS = np.concatenate(
-    [np.geomspace(1e-4, 0.01, 20), np.arange(0.02, 1.0, 0.01)]
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +57,6 @@ class Recipe(cli.Recipe):
     warmup_epochs: float = cli.field(0.0, "of a linear rise")
     crop_area: float = cli.field(1.0, cli.CROP_AREA)
     flip: bool = cli.field(False, cli.FLIP)
-    normalization: typing.Literal[
-        "weights", "imagenet", "unit", "symmetric"
-    ] = cli.field("imagenet", cli.NORMALIZATIONS)
-    max_labels: int = cli.field(
-        0, "longest sequence; 0: the most labels of a training image"
-    )
     level: str = cli.field("P4", "feature map to attend to")
     units: int = cli.field(512, "of the LSTM, attention and predictor")
     dropout: float = cli.field(0.8, "share that the predictor drops")
@@ -78,7 +68,9 @@ class Recipe(cli.Recipe):
     )
     beam_width: int = cli.field(3, "paths that the search keeps; 1: greedy")
     cache_features: bool = cli.field(
-        False, "compute a frozen backbone's features once, to the run's folder"
+        False,
+        "compute a frozen backbone's features once, to the run's folder; of "
+        "ResNet-152 at 224 pixels they take 0.8 MB an image",
     )
 
     def __post_init__(self):
@@ -124,7 +116,7 @@ def build(recipe, backbone, data):
     return order_free_rnn(
         backbone,
         len(data.classes),
-        recipe.max_labels or max(int(most), 1),
+        max(int(most), 1),
         attention=recipe.attention,
         level=recipe.level,
         units=recipe.units,
@@ -159,6 +151,11 @@ def phases(run):
 
 def _fit(run, recipe, phase, learner, predictor):
     """Trains on images, or on their features if these stay as they are."""
+    targets, watched_targets = (
+        np.stack([example.targets for example in examples])
+        for examples in (run.data.training, run.watched)
+    )
+    teach = learner is not predictor
     batches = functools.partial(steps.image_batches, run, recipe)
     watched = None
     if recipe.cache_features and not run.backbone.trainable:
@@ -166,91 +163,60 @@ def _fit(run, recipe, phase, learner, predictor):
             learner, predictor = (
                 from_features(run.model, part) for part in (learner, predictor)
             )
-        training_features = _features(run, "training", run.data.training)
-        targets = np.stack([example.targets for example in run.data.training])
-
-        def batches(first_epoch):
-            return pipeline.cached_batches(
-                training_features,
-                targets,
-                recipe.batch_size,
-                recipe.epochs,
-                recipe.seed,
-                first_epoch,
-            )
-
+        batches = functools.partial(
+            pipeline.cached_batches,
+            _features(run, "training", run.data.training),
+            targets,
+            recipe.batch_size,
+            recipe.epochs,
+            recipe.seed,
+        )
         watched = pipeline.cached_evaluation_batches(
             _features(run, "watched", run.watched),
-            np.stack([example.targets for example in run.watched]),
+            watched_targets,
             recipe.batch_size,
         )
-    if not phase and recipe.order != "confidence":
-        batches = functools.partial(
-            _taught, batches, _teacher(run), len(run.data.classes)
+
+    def taught(first_epoch):
+        return label_orders.teach(
+            batches(first_epoch),
+            label_orders.ranks(targets, recipe.order),
+            run.model.output["sequence"].shape[-1],
         )
-    steps.fit(run, recipe, phase, learner, predictor, batches, watched)
+
+    steps.fit(
+        *(run, recipe, phase, learner, predictor),
+        *(taught if teach else batches, watched),
+    )
 
 
 def _features(run, name, examples):
     """Computes the frozen backbone's features of some images, or reads them."""
+    recipe = run.recipe
     with run.building():
         frozen = feature_model(run.model)
     batches = pipeline.evaluation_batches(
-        examples, run.recipe.image_size, run.recipe.batch_size
+        examples, recipe.image_size, recipe.batch_size
     )
     key = {
         "weights_sha256": feature_cache.digest(run.backbone.weights),
-        "images": [example.image_id for example in examples],
-        "image_size": run.recipe.image_size,
-        "level": run.recipe.level,
-        "precision": run.recipe.precision,
+        "images_sha256": feature_cache.digest_of_images(examples),
+        "image_size": recipe.image_size,
+        "normalization": recipe.normalization,
+        "level": recipe.level,
+        "precision": recipe.precision,
     }
     return feature_cache.load_or_compute(
         run.directory / FEATURES / name,
         key,
-        frozen.predict_on_batch,
-        batches.as_numpy_iterator(),
+        training.on_one_device(frozen),
+        batches,
         len(examples),
     )
 
 
-def _teacher(run):
-    """Gives a function from targets to labels in the recipe's fixed order."""
-    targets = np.stack([example.targets for example in run.data.training])
-    counts = (targets == 1).sum(axis=0)
-    frequent_first = np.argsort(-counts, kind="stable")
-    rare_first = run.recipe.order == "rare"
-    order = frequent_first[::-1] if rare_first else frequent_first
-    num_classes = len(order)
-    ranks = np.empty(num_classes, "int32")
-    ranks[order] = np.arange(num_classes)
-    max_labels = run.model.output["sequence"].shape[-1]
-
-    def teach(targets):
-        keys = ops.where(targets == 1, ranks, num_classes)
-        labels = ops.argsort(keys, axis=-1)[:, :max_labels]
-        present = ops.take_along_axis(keys, labels, axis=-1) < num_classes
-        return ops.where(present, labels, -1)
-
-    return teach
-
-
-def _taught(batches, teach, num_classes, first_epoch):
-    """Adds the labels to take to the inputs; each step learns its own."""
-
-    def add(inputs, targets):
-        labels = teach(targets)
-        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        # -1 has no one, as there is nothing left to find.
-        return (*inputs, labels), ops.one_hot(labels, num_classes)
-
-    return batches(first_epoch).map(add)
-
-
 def settle(run, model):
     """Chooses the threshold by OF1 on the images that chose the epoch."""
-    # Training has ended, and they may be large.
-    shutil.rmtree(run.directory / FEATURES, ignore_errors=True)
     with run.building():
         paths = path_model(model)
     batches = pipeline.evaluation_batches(
@@ -258,7 +224,7 @@ def settle(run, model):
     )
     found = training.predict(paths, batches, len(run.watched))
     targets = np.stack([example.targets for example in run.watched])
-    threshold, of1 = choose_threshold(targets, **found)
+    threshold, of1 = metrics.path_threshold(targets, **found)
     decoder = model.get_layer("decoder")
     decoder.threshold.assign(threshold)
     images = "validation" if run.data.validation else "TRAINING"
@@ -273,48 +239,14 @@ def settle(run, model):
     }
 
 
-def choose_threshold(targets, paths, path_probabilities):
-    """Chooses the path probability at which to end, by OF1.
-
-    Args:
-        targets: array of shape `(num_examples, num_classes)`.
-        paths: as `path_model` gives them.
-        path_probabilities: the same.
-
-    Returns:
-        `(threshold, OF1)`, the first of the best in `THRESHOLDS`.
-
-    Example:
-
-    >>> targets = np.array([[1, 0], [0, 1]])
-    >>> paths = np.array([[[0, -1], [0, 1]], [[1, -1], [1, 0]]])
-    >>> threshold, of1 = choose_threshold(
-    ...     targets, paths, np.array([[0.8, 0.3], [0.6, 0.1]])
-    ... )
-    >>> 0.3 < threshold <= 0.6, of1
-    (True, 1.0)
-    """
-    num_examples, max_labels, _ = paths.shape
-    # One row for each number of labels, from none.
-    labels = np.zeros((num_examples, max_labels + 1, targets.shape[1]), bool)
-    images, lengths, steps = np.nonzero(paths >= 0)
-    labels[images, lengths + 1, paths[images, lengths, steps]] = True
-
-    def of1(threshold):
-        length = (path_probabilities >= threshold).sum(axis=1)
-        predicted = labels[np.arange(num_examples), length]
-        f1 = metrics.precision_recall_f1(targets, predicted.astype("float32"))
-        return np.nan_to_num(f1["OF1"])
-
-    values = [of1(threshold) for threshold in THRESHOLDS]
-    best = int(np.argmax(values))
-    return float(THRESHOLDS[best]), float(values[best])
-
-
 def main(argv=None):
     """Trains, measures, explains and exports."""
     arguments, recipe = cli.parse(__doc__, RECIPES, argv)
-    steps.train("order_free_rnn", recipe, arguments, build, phases, settle)
+    directory = steps.train(
+        "order_free_rnn", recipe, arguments, build, phases, settle
+    )
+    # They may be large, and a run that has ended needs them no more.
+    shutil.rmtree(directory / FEATURES, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class LoadOrComputeTest(tf.test.TestCase):
 
     def test_computes_once(self):
         self.assertRight(self.run_it())
-        self.assertIn("10/10", self.printed)
+        self.assertIn("10 of 10 images", self.printed)
         self.assertRight(self.run_it(compute=must_not_compute))
         self.assertIn("used again", self.printed)
         self.assertEqual(

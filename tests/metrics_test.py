@@ -427,3 +427,26 @@ class PrecisionRecallF1Test(parameterized.TestCase, tf.test.TestCase):
     def test_names_bad_input(self, targets, probabilities, kwargs, message):
         with self.assertRaisesRegex(ValueError, message):
             metrics.precision_recall_f1(targets, probabilities, **kwargs)
+
+
+class PathThresholdTest(tf.test.TestCase):
+    def test_is_the_one_of_the_best_of1(self):
+        rng = np.random.default_rng(0)
+        targets = rng.integers(0, 2, (20, 5))
+        order = rng.permuted(np.tile(np.arange(5), (20, 1)), axis=1)[:, :3]
+        paths = np.where(np.tri(3, dtype=bool), order[:, None], -1)
+        probabilities = np.cumprod(rng.random((20, 3)), axis=1)
+        threshold, of1 = metrics.path_threshold(targets, paths, probabilities)
+
+        def expected(threshold):
+            predicted = np.zeros((20, 5))
+            for i in range(20):
+                for t in range(3):
+                    if probabilities[i, t] >= threshold:
+                        predicted[i, order[i, t]] = 1
+            return metrics.precision_recall_f1(targets, predicted)["OF1"]
+
+        values = [expected(value) for value in metrics.PATH_THRESHOLDS]
+        self.assertAlmostEqual(of1, max(values))
+        self.assertAlmostEqual(expected(threshold), max(values))
+        self.assertGreater(max(values), min(values))

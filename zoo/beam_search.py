@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops, tree
 
 DEAD = float("-inf")  # log-probability of a beam that holds no path
@@ -66,7 +67,7 @@ def beam_search(step, state, num_labels, max_length, beam_width, threshold):
         `Paths`.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range. Tensors are not checked.
 
     Example:
 
@@ -88,7 +89,7 @@ def beam_search(step, state, num_labels, max_length, beam_width, threshold):
             "`beam_width` must be at least 1. "
             f"Received: beam_width={beam_width}"
         )
-    if isinstance(threshold, int | float) and not 0 <= threshold <= 1:
+    if np.isscalar(threshold) and not 0 <= threshold <= 1:
         raise ValueError(
             "`threshold` must be a probability, 0 to 1. "
             f"Received: threshold={threshold}"

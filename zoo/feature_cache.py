@@ -15,6 +15,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from zoo import runs
 
 KEY = "key.json"
+PROGRESS_SECONDS = 30  # between two lines
 
 
 def load_or_compute(directory, key, compute, batches, num_examples):
@@ -88,6 +90,24 @@ def digest(weights):
     return sha256.hexdigest()
 
 
+def digest_of_images(examples):
+    """Gives a text that is another one for other images.
+
+    Args:
+        examples: list of `zoo.data.Example`.
+
+    Returns:
+        str, the sha256 of their ids, paths, crops and the sizes of the files.
+        The files are not read.
+    """
+    sha256 = hashlib.sha256()
+    for example in examples:
+        size = os.path.getsize(example.image_path)
+        text = f"{example.image_id} {example.image_path} {example.crop} {size}"
+        sha256.update(f"{text}\n".encode())
+    return sha256.hexdigest()
+
+
 def _check_key(directory, key):
     stored = json.loads((directory / KEY).read_text())
     # JSON has lists for tuples: compare what it would give back.
@@ -109,12 +129,8 @@ def _write(directory, key, compute, batches, num_examples):
     writing = directory.with_name(f".writing-{directory.name}")
     shutil.rmtree(writing, ignore_errors=True)  # left by a run that was killed
     writing.mkdir(parents=True)
-    progress = keras.utils.Progbar(
-        num_examples,
-        verbose=1 if sys.stdout.isatty() else 2,
-        unit_name="image",
-    )
-    arrays, end = [], 0
+    bar = keras.utils.Progbar(num_examples, unit_name="image")
+    arrays, end, printed = [], 0, time.monotonic()
     try:
         for images, _ in batches:
             features = keras.tree.flatten(compute(images))
@@ -125,7 +141,15 @@ def _write(directory, key, compute, batches, num_examples):
             arrays = arrays or _create(writing, features, num_examples)
             for array, feature in zip(arrays, features, strict=True):
                 array[start:end] = feature
-            progress.update(end)
+            if sys.stdout.isatty():
+                bar.update(end)
+            # A file gets lines, now and then.
+            elif (
+                end == num_examples
+                or time.monotonic() - printed > PROGRESS_SECONDS
+            ):
+                printed = time.monotonic()
+                print(f"features: {end} of {num_examples} images", flush=True)
         if end != num_examples:
             raise ValueError(
                 "`batches` must hold `num_examples` images. Received: "

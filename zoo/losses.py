@@ -71,7 +71,7 @@ class BinaryCrossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         smoothing = self.label_smoothing
-        if len(y_pred.shape) > len(y_true.shape):
+        if len(y_pred.shape) == 3 and len(y_true.shape) == 2:
             y_true = ops.repeat(y_true[:, None], y_pred.shape[1], axis=1)
         losses = ops.binary_crossentropy(
             ops.maximum(y_true, 0) * (1 - smoothing) + smoothing / 2,

@@ -8,6 +8,10 @@ Every number depends on a protocol, so the protocol is an argument.
 import numpy as np
 
 MODES = ("continuous", "interpolated", "11point")
+# Of the probability of a path: products, which may be small.
+PATH_THRESHOLDS = np.concatenate(
+    [np.geomspace(1e-4, 0.01, 20), np.arange(0.02, 1.0, 0.01)]
+)
 
 
 def average_precision(targets, scores, mode="continuous"):
@@ -232,6 +236,45 @@ def precision_recall_f1(
         "OR": float(overall_recall),
         "OF1": _harmonic_mean(op, overall_recall),
     }
+
+
+def path_threshold(targets, paths, path_probabilities):
+    """Chooses the probability below which a path of labels ends, by OF1.
+
+    Args:
+        targets: array of shape `(num_examples, num_classes)`.
+        paths: int array `(num_examples, max_labels, max_labels)`: the best path
+            of each length, then -1, see `zoo.beam_search`.
+        path_probabilities: array `(num_examples, max_labels)`.
+
+    Returns:
+        `(threshold, OF1)`, the first of the best in `PATH_THRESHOLDS`.
+
+    Example:
+
+    >>> targets = np.array([[1, 0], [0, 1]])
+    >>> paths = np.array([[[0, -1], [0, 1]], [[1, -1], [1, 0]]])
+    >>> threshold, of1 = path_threshold(
+    ...     targets, paths, np.array([[0.8, 0.3], [0.6, 0.1]])
+    ... )
+    >>> 0.3 < threshold <= 0.6, of1
+    (True, 1.0)
+    """
+    num_examples, max_labels, _ = paths.shape
+    # One row for each number of labels, from none.
+    labels = np.zeros((num_examples, max_labels + 1, targets.shape[1]), bool)
+    images, lengths, steps = np.nonzero(paths >= 0)
+    labels[images, lengths + 1, paths[images, lengths, steps]] = True
+
+    def of1(threshold):
+        length = (path_probabilities >= threshold).sum(axis=1)
+        predicted = labels[np.arange(num_examples), length]
+        f1 = precision_recall_f1(targets, predicted.astype("float32"))
+        return np.nan_to_num(f1["OF1"])
+
+    values = [of1(threshold) for threshold in PATH_THRESHOLDS]
+    best = int(np.argmax(values))
+    return float(PATH_THRESHOLDS[best]), float(values[best])
 
 
 def _average_precision(targets, scores, mode):

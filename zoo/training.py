@@ -282,6 +282,22 @@ def predict(model, batches, num_examples):
     return outputs
 
 
+def on_one_device(model):
+    """Gives a model as a function of one batch, for work beside the training.
+
+    `predict_on_batch` would hand every replica the whole batch.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        callable from a batch of inputs to the model's outputs in inference.
+    """
+    return tf.function(
+        lambda inputs: model(inputs, training=False), reduce_retracing=True
+    )
+
+
 def sigmoid(logits):
     """Gives the probabilities of logits, as a NumPy array."""
     return keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))
@@ -300,7 +316,8 @@ class Validation(keras.callbacks.Callback):
 
     Average precision ranks all examples at once, so it cannot be streamed over
     batches. The logs gain `<prefix>_mAP`, `<prefix>_CF1`, `<prefix>_OF1` and
-    `<prefix>_loss`.
+    `<prefix>_loss`, which compares with all targets, whatever the training
+    makes of them.
 
     Args:
         batches: `tf.data.Dataset` of `(images, targets)`, one pass.
@@ -743,7 +760,7 @@ def callbacks(
         *(swap if averages else []),
         validation,
         LearningRates(),
-        *(reduce if patience else []),
+        *(reduce if patience is not None else []),
         # Before the history: a run killed in between would repeat the epoch,
         # and its row would be there twice.
         Checkpoint(checkpoints, monitor),

@@ -31,30 +31,36 @@ NUM_IMAGES, BATCH_SIZE = 32, 16
 MOST_RATIO = 1.5  # of three paths to one
 
 
-def median_seconds(run, repeats=5):
-    run()  # traces
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def median_seconds(functions, repeats=5):
+    """Times functions in turn, since a machine's speed drifts.
+
+    Args:
+        functions: dict from name to function without arguments.
+        repeats: int. Timed calls of each; one more goes before.
+
+    Returns:
+        dict from name to seconds.
+    """
+    times = {name: [] for name in functions}
+    for _ in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t[1:]) for name, t in times.items()}
 
 
 def beam(model, images):
-    """Prints the cost of a wide search; interleaved, as the machine drifts."""
+    """Prints the cost of a wide search."""
     for batch_size in (1, BATCH_SIZE):
         chosen = tf.constant(images[:batch_size])
-        functions = {}
-        for width in (1, 3):
+
+        def searching(width, chosen=chosen):
             part = with_beam_width(model, width)
-            functions[width] = tf.function(
-                lambda x, part=part: part(x, training=False)
-            )
-        seconds = {
-            width: median_seconds(lambda f=f, x=chosen: f(x)["logits"].numpy())
-            for width, f in functions.items()
-        }
+            search = tf.function(lambda x: part(x, training=False)["logits"])
+            return lambda: search(chosen).numpy()
+
+        seconds = median_seconds({1: searching(1), 3: searching(3)})
         ratio = seconds[3] / seconds[1]
         mark = "" if ratio < MOST_RATIO else " !"
         print(
@@ -80,30 +86,32 @@ def cache(model, images, targets):
             NUM_IMAGES,
         )
         computed = time.perf_counter() - start
-        seconds = {}
-        for name, part, dataset in (
-            ("images", learner, batches.repeat().batch(BATCH_SIZE)),
-            (
-                "features",
-                head,
-                pipeline.cached_batches(
-                    features, targets, BATCH_SIZE, epochs=10**6, seed=0
-                ),
-            ),
-        ):
+        steps = NUM_IMAGES // BATCH_SIZE
+
+        def epoch_of(part, dataset):
             part.compile(
                 keras.optimizers.Adam(3e-4),
                 losses.BinaryCrossentropy(),
                 jit_compile=False,
             )
-            steps = NUM_IMAGES // BATCH_SIZE
             iterator = iter(dataset)
 
-            def epoch(part=part, iterator=iterator, steps=steps):
+            def epoch():
                 for _ in range(steps):
                     part.train_on_batch(*next(iterator))
 
-            seconds[name] = median_seconds(epoch, repeats=3)
+            return epoch
+
+        read = pipeline.cached_batches(
+            features, targets, BATCH_SIZE, epochs=10**6, seed=0
+        )
+        seconds = median_seconds(
+            {
+                "images": epoch_of(learner, batches.repeat().batch(BATCH_SIZE)),
+                "features": epoch_of(head, read),
+            },
+            repeats=3,
+        )
     print(
         f"an epoch of {NUM_IMAGES} images: {seconds['images']:.2f} s on "
         f"images, {seconds['features']:.2f} s on features, "

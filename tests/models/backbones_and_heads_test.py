@@ -55,6 +55,18 @@ class BackbonesAndHeadsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertTrue(np.any(gradient), weight.path)
         self.assertEqual(model(images[:1]).shape, (1, NUM_CLASSES))
 
+    @parameterized.parameters(*KINDS)
+    def test_a_frozen_backbone_is_in_inference_mode(self, function):
+        backbone = keras.models.clone_model(small(function))
+        backbone.trainable = False
+        images, _ = batch(2)
+        training = backbone(images, training=True)
+        keras.tree.map_structure(
+            lambda x, y: self.assertAllClose(x, y, atol=1e-5),
+            training,
+            backbone(images, training=False),
+        )
+
     @parameterized.parameters(vgg16, vit_b16, efficientnet_b3)
     @pytest.mark.heavy
     def test_trained_model_is_saved(self, function):

@@ -12,6 +12,7 @@ from zoo.models.order_free_rnn import (
     path_model,
     preliminary_model,
     step_model,
+    with_beam_width,
 )
 
 K, T = 7, 4  # classes, longest sequence
@@ -139,6 +140,63 @@ class OrderFreeRnnTest(parameterized.TestCase, tf.test.TestCase):
                 shown["attention"][i].reshape(T, -1), maps, **close
             )
 
+    def test_scores_are_those_of_the_steps_that_were_taken(self):
+        model = build(beam_width=1, threshold=0.3)
+        steps = answer(step_model(model))  # the same path, to its end
+        answers = answer(model)
+        lengths = (answers["sequence"] >= 0).sum(axis=1)
+        self.assertGreater(len(set(lengths)), 1)
+        for i, length in enumerate(lengths):
+            # The step that ended the path took no label, and counts.
+            taken = steps[i, : length + 1]
+            self.assertAllClose(answers["logits"][i], taken[-1], atol=1e-5)
+            self.assertAllClose(
+                answers["mean_logits"][i], taken.mean(axis=0), atol=1e-5
+            )
+
+    def test_the_decoder_gets_a_guess_and_standardised_features(self):
+        model = self.model
+        maps = answer(model.layers[1])
+        features, guess = answer(
+            keras.Model(model.input, model.get_layer("decoder").input)
+        )
+        kernel, bias = model.get_layer("preliminary").get_weights()
+        pooled = maps["P5"].mean(axis=(1, 2))
+        self.assertAllClose(guess, pooled @ kernel + bias, atol=1e-5)
+        p4 = maps["P4"]
+        expected = p4 - p4.mean(axis=-1, keepdims=True)
+        expected /= np.sqrt(p4.var(axis=-1, keepdims=True) + 1e-3)
+        self.assertAllClose(features, expected, atol=1e-4)
+
+    def test_pictures_are_of_the_path_that_was_found(self):
+        model = build(beam_width=5, threshold=0.0)
+        greedy = answer(build(beam_width=1, threshold=0.0))["sequence"]
+        shown = answer(explain(model))
+        self.assertNotAllEqual(shown["sequence"], greedy)
+        decoder = model.get_layer("decoder")
+        inputs = answer(keras.Model(model.input, decoder.input))
+        for labels, same in ((shown["sequence"], True), (None, False)):
+            maps = decoder(*inputs, search=False, labels=labels)["attention"]
+            equal = np.allclose(maps, shown["attention"], atol=1e-5)
+            self.assertEqual(equal, same)
+
+    def test_another_beam_width(self):
+        model = build(beam_width=5, threshold=0.0)
+        narrow = answer(with_beam_width(model, 1))
+        expected = answer(build(beam_width=1, threshold=0.0))
+        self.assertAllEqual(narrow["sequence"], expected["sequence"])
+        self.assertNotAllEqual(narrow["sequence"], answer(model)["sequence"])
+        with self.assertRaisesRegex(ValueError, "beam_width=0"):
+            with_beam_width(model, 0)
+
+    def test_the_predictor_drops_in_training_only(self):
+        for dropout in (0.0, 0.5):
+            model = step_model(build(dropout=dropout))
+            training = model(images(), training=True)
+            inference = model(images(), training=False)
+            same = np.allclose(training, inference, atol=1e-6)
+            self.assertEqual(same, dropout == 0)
+
     def test_answers_have_their_padding_at_the_end(self):
         sequence = self.answers["sequence"]
         self.assertEqual(sequence.dtype, "int32")
@@ -171,6 +229,37 @@ class OrderFreeRnnTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(answers["logits"].dtype, "float32")
         for sequence in answers["sequence"].numpy():
             self.assertCountEqual(sequence, range(K))
+        decoder = model.get_layer("decoder")
+        inputs = keras.Model(model.input, decoder.input)(images())
+        for training in (False, True):
+            steps = decoder(*inputs, search=False, training=training)
+            for labels in steps["labels"].numpy():
+                self.assertCountEqual(labels, range(K))
+
+    @parameterized.product(
+        precision=("float32", "mixed_bfloat16", "mixed_float16"),
+        attention=(True, False),
+    )
+    def test_types_are_what_the_graph_says(self, precision, attention):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(precision)
+        try:
+            model = build(attention=attention, threshold=0.07)
+        finally:
+            keras.config.set_dtype_policy(before)
+        for part in (model, explain(model), path_model(model)):
+            declared = {k: v.dtype for k, v in part.output.items()}
+            given = {k: v.dtype.name for k, v in part(images()).items()}
+            self.assertEqual(given, declared)
+        # The threshold is not rounded to half precision.
+        found = answer(path_model(model))
+        decoder = model.get_layer("decoder")
+        for threshold in found["path_probabilities"][:, :2].ravel():
+            threshold *= 1 - 1e-5  # `exp` itself may round either way
+            decoder.threshold.assign(threshold)
+            lengths = (answer(model)["sequence"] >= 0).sum(axis=1)
+            expected = (found["path_probabilities"] >= threshold).sum(axis=1)
+            self.assertAllEqual(lengths, expected)
 
     def test_one_search_tells_the_answers_at_all_thresholds(self):
         found = answer(path_model(self.model))
@@ -301,3 +390,12 @@ class OrderFreeRnnTest(parameterized.TestCase, tf.test.TestCase):
                 order_free_rnn(backbone(), K, **options)
         with self.assertRaisesRegex(ValueError, "order_free_rnn"):
             explain(backbone())
+        decoder = build().get_layer("decoder")
+        for shape, message in (
+            ((2, 4, 6), r"features_shape=\(2, 4, 6\)"),
+            ((2, 4, 4, 6), r"guess_shape=\(2, 8\)"),
+        ):
+            with self.assertRaisesRegex(ValueError, message):
+                decoder.compute_output_spec(
+                    keras.KerasTensor(shape), keras.KerasTensor((2, K + 1))
+                )

@@ -21,8 +21,8 @@ import tensorflow as tf
 from zoo import preprocess
 from zoo.data import augment
 
-# Shrinking by less than this, training mixes four pixels instead of averaging
-# all. It takes a fifth of the time, and crops differ by more.
+# Shrinking by less than this, augmentation mixes four pixels instead of
+# averaging all. It takes a fifth of the time, and crops differ by more.
 TRAINING_ANTIALIAS = 1.5
 MANY = 1000  # images that take long enough to show progress
 
@@ -70,6 +70,8 @@ def training_batches(
     order = _order(examples, batch_size, epochs, seed, first_epoch)
     columns = _columns(examples)
     whole = _all_whole(examples)
+    augmented = crop_area < 1 or shift or rand_augment or flip
+    antialias_above = TRAINING_ANTIALIAS if augmented else 1.0
     if rand_augment:
         change = augment.RandAugment(rand_augment)
 
@@ -84,7 +86,7 @@ def training_batches(
         elif whole:
             crop = None
         image = preprocess.load(
-            image_bytes, image_size, crop, antialias_above=TRAINING_ANTIALIAS
+            image_bytes, image_size, crop, antialias_above=antialias_above
         )
         if shift:
             pixels = round(shift * image_size)
@@ -128,7 +130,7 @@ def cached_batches(features, targets, batch_size, epochs, seed, first_epoch=0):
 
 
 def cached_evaluation_batches(features, targets, batch_size):
-    """Makes the batches of `evaluation_batches`, from features in its place.
+    """Makes the batches of `evaluation_batches`, with features for images.
 
     Args:
         features: as `cached_batches`.

@@ -184,8 +184,8 @@ class SoftAttentionLSTMCell(keras.layers.Layer):
 
         Returns:
             A pair: the context, of shape `(rows, channels)`, and the attention,
-            `(rows, positions)`, with a sum of 1 over the positions. Without
-            attention the mean is the only position.
+            float32 `(rows, positions)`, with a sum of 1 over the positions.
+            Without attention the mean is the only position.
         """
         features, *keys = states[2:]
         rows, batch = ops.shape(hidden)[0], ops.shape(features)[0]
@@ -195,6 +195,7 @@ class SoftAttentionLSTMCell(keras.layers.Layer):
         else:
             attention = ops.ones_like(queries[..., :1])
             context = ops.matmul(attention, features)
+            attention = ops.cast(attention, "float32")  # as `SoftAttention`
         return (
             ops.reshape(context, (rows, self.channels)),
             ops.reshape(attention, (rows, ops.shape(features)[1])),

@@ -21,8 +21,16 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
         l[t] = argmax_{C[t]} p[t],  y[t] = y[t-1] + l[t]
 
     Args:
-        num_classes, max_labels, attention, units, dropout, beam_width,
-        threshold: see `order_free_rnn`.
+        num_classes: int. Number of classes.
+        max_labels: int from 1 to `num_classes`. Longest sequence, the paper's
+            T.
+        attention: bool. `False` replaces `z` by the mean of the features.
+        units: int. Size of the hidden state, of the attention and of the
+            predictor's hidden layer.
+        dropout: float in `[0, 1)`. Share that the predictor drops.
+        beam_width: int, at least 1. Paths that the search keeps.
+        threshold: float from 0 to 1. Least probability of a path, at first:
+            it is a weight, `layer.threshold`, to assign to.
 
     Call arguments:
         features: Float tensor of shape `(batch, height, width, channels)`.
@@ -39,8 +47,14 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
         With `search`, the dict of `order_free_rnn`, and of the best path of
         each length `paths` and `path_probabilities`, see `zoo.beam_search`.
         Without, a dict: `step_logits`, float32 `(batch, max_labels,
-        num_classes)`; `attention`, `(batch, max_labels, height, width)`, with
-        a sum of 1 over the positions.
+        num_classes)`; `labels`, int32 `(batch, max_labels)`, what was taken;
+        `attention`, float32 `(batch, max_labels, height, width)`, with a sum
+        of 1 over the positions.
+
+    Raises:
+        ValueError: If an argument is out of its range, `features` is not a
+            rank-4 tensor with known channels, or `guess` has another number
+            of classes.
     """
 
     def __init__(
@@ -60,11 +74,7 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
                 "`max_labels` must be from 1 to `num_classes`. Received: "
                 f"max_labels={max_labels}, num_classes={num_classes}"
             )
-        if beam_width < 1:
-            raise ValueError(
-                f"`beam_width` must be at least 1. "
-                f"Received: beam_width={beam_width}"
-            )
+        _check_width(beam_width)
         if not 0 <= threshold <= 1:
             raise ValueError(
                 f"`threshold` must be from 0 to 1. "
@@ -87,6 +97,7 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
         self.pool = CandidatePool(dtype=dtype, name="pool")
 
     def build(self, features_shape, guess_shape):
+        self._check_shapes(features_shape, guess_shape)
         channels = features_shape[-1]
         self.cell.build(
             (None, 2 * self.num_classes), [None, None, (None, None, channels)]
@@ -100,6 +111,7 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
             shape=(),
             initializer=keras.initializers.Constant(self.initial_threshold),
             trainable=False,
+            autocast=False,  # half precision would round it
         )
 
     def call(
@@ -123,13 +135,14 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
                 self.beam_width if beam_width is None else beam_width,
                 self.threshold if threshold is None else threshold,
             )
-        logits, attention = self._steps(guess, state, labels, training)
+        logits, labels, attention = self._steps(guess, state, labels, training)
         height, width = shape[1:3]
         if not self.attention:  # the mean weighs all positions alike
             attention = ops.repeat(attention, height * width, axis=-1)
-            attention /= ops.cast(height * width, attention.dtype)
+            attention /= ops.cast(height * width, "float32")
         return {
             "step_logits": logits,
+            "labels": labels,
             "attention": ops.reshape(
                 attention, (shape[0], self.max_labels, height, width)
             ),
@@ -137,8 +150,11 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
 
     # Keras would trace the whole search to learn these.
     def compute_output_spec(
-        self, features, guess, search=True, labels=None, **others
+        self, features, guess, search=True, beam_width=None, **others
     ):
+        self._check_shapes(features.shape, guess.shape)
+        if beam_width is not None:
+            _check_width(beam_width)
         batch, height, width, _ = features.shape
         classes, labels = self.num_classes, self.max_labels
 
@@ -148,6 +164,7 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
         if not search:
             return {
                 "step_logits": spec(labels, classes),
+                "labels": spec(labels, dtype="int32"),
                 "attention": spec(labels, height, width),
             }
         return {
@@ -158,6 +175,20 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
             "paths": spec(labels, labels, dtype="int32"),
             "path_probabilities": spec(labels),
         }
+
+    def _check_shapes(self, features_shape, guess_shape):
+        if len(features_shape) != 4 or features_shape[-1] is None:
+            raise ValueError(
+                "`ConfidenceRankedLSTM` expects features of shape `(batch, "
+                "height, width, channels)` with known channels. "
+                f"Received: features_shape={tuple(features_shape)}"
+            )
+        if len(guess_shape) != 2 or guess_shape[-1] != self.num_classes:
+            raise ValueError(
+                "`ConfidenceRankedLSTM` expects a guess of shape `(batch, "
+                f"{self.num_classes})`. "
+                f"Received: guess_shape={tuple(guess_shape)}"
+            )
 
     def _step(self, logits, taken, state, training=None):
         """Guesses again: logits and `taken` `(rows, num_classes)` to logits."""
@@ -170,19 +201,27 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
     def _steps(self, guess, state, labels, training):
         """Takes `max_labels` steps on one path an image."""
         taken = ops.zeros_like(guess)
-        logits, all_logits, all_attention = guess, [], []
+        logits, all_logits, all_labels, all_hidden = guess, [], [], []
         for t in range(self.max_labels):
-            _, attention = self.cell.attend(state[0], state)
+            all_hidden.append(state[0])
             logits, state = self._step(logits, taken, state, training)
             if labels is None:
-                _, taken = self.pool(logits, taken)
+                label, taken = self.pool(logits, taken)
             else:
-                label = ops.one_hot(labels[:, t], self.num_classes)
-                taken = ops.maximum(taken, label)
+                label = labels[:, t]
+                # -1 is no class, so a row of zeros.
+                given = ops.one_hot(label, self.num_classes)
+                taken = ops.maximum(taken, given)
             all_logits.append(logits)
-            all_attention.append(attention)
-        attention = ops.stack(all_attention, axis=1)
-        return ops.stack(all_logits, axis=1), attention
+            all_labels.append(label)
+        # What each step looked at, for pictures: all steps are rows at once.
+        hidden = ops.reshape(ops.stack(all_hidden, axis=1), (-1, self.units))
+        _, attention = self.cell.attend(hidden, state)
+        return (
+            ops.stack(all_logits, axis=1),
+            ops.stack(all_labels, axis=1),
+            attention,
+        )
 
     def _search(self, guess, state, beam_width, threshold):
         hidden, carry, *image = state  # what follows is the same at each step
@@ -244,3 +283,11 @@ class ConfidenceRankedLSTM(keras.layers.Layer):
             "beam_width": self.beam_width,
             "threshold": self.initial_threshold,
         }
+
+
+def _check_width(beam_width):
+    if beam_width < 1:
+        raise ValueError(
+            "`beam_width` must be at least 1. "
+            f"Received: beam_width={beam_width}"
+        )

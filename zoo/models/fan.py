@@ -51,7 +51,8 @@ def fan(
     Raises:
         ValueError: If `pooling` is neither `"max"` nor `"avg"`, `residual`
             comes without `correlation`, the backbone has no P3 or P4, or the
-            levels do not come to one size.
+            levels do not come to one size. Of an unknown image size that is
+            for the caller to see to: multiples of 32 always do.
 
     Example:
 

@@ -28,12 +28,14 @@ def order_free_rnn(
     come in is its own choice.
 
     Training has two phases (the paper's Algorithm 1), each with a model over
-    the layers of this one: `preliminary_model`, then `step_model`.
+    the layers of this one: `preliminary_model`, then, with the layer
+    `preliminary` frozen too, `step_model`.
 
     Args:
         backbone: `keras.Model` from images to a dict of feature maps, see
-            `zoo.backbones`. It is frozen here (`trainable=False`), so that
-            its batch statistics stay as they are, too.
+            `zoo.backbones`. It is frozen here (`trainable=False`), which also
+            puts its batch normalisation in inference mode for good. It should
+            have no dropout, which would stay.
         num_classes: int. Number of classes.
         max_labels: int from 1 to `num_classes`. Longest sequence, the paper's
             T: the largest number of labels of a training image.
@@ -152,6 +154,9 @@ def path_model(model):
     least as probable: one pass over validation images tells the answers at
     all thresholds, see `zoo.beam_search`.
 
+    Args:
+        model: as `preliminary_model`.
+
     Returns:
         A functional `keras.Model` over the same layers, from images to a dict:
         `paths`, int32 `(batch, max_labels, max_labels)`, of which row t - 1 has
@@ -201,6 +206,9 @@ def from_features(model, part):
 def feature_model(model):
     """Gives the model's frozen part.
 
+    Args:
+        model: as `preliminary_model`.
+
     Returns:
         A functional `keras.Model` over the same layers, from images to a list:
         the map to attend to and the pooled deepest features.
@@ -214,6 +222,9 @@ def feature_model(model):
 
 def explain(model):
     """Shows where the model looks as it takes its labels (the paper's Fig. 3).
+
+    Args:
+        model: as `preliminary_model`.
 
     Returns:
         A functional `keras.Model` over the same layers, from images to a dict:
