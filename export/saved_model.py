@@ -26,7 +26,7 @@ def export(model, classes, directory, version=None, card=None):
         model: `keras.Model` from images of one fixed size to logits of shape
             `(batch, num_classes)`, or to a dict with these as `"logits"`. A
             dict may hold `"sequence"`, class indices of shape
-            `(batch, max_labels)` with -1 after the last, and float32
+            `(batch, max_labels)` with -1 after the last, and
             `"sequence_probabilities"` of them. Nothing else of it is served.
         classes: sequence of str, in the order of the logits.
         directory: str or path. The model's base path; the version becomes a
@@ -129,9 +129,9 @@ def _archive(model, classes, image_size):
             answer[signature.SEQUENCE_LABELS] = tf.gather(
                 sequence_labels, outputs["sequence"] + 1
             )
-            answer[signature.SEQUENCE_PROBABILITIES] = outputs[
-                "sequence_probabilities"
-            ]
+            answer[signature.SEQUENCE_PROBABILITIES] = tf.cast(
+                outputs["sequence_probabilities"], "float32"
+            )
         return answer
 
     def from_bytes(image_bytes):

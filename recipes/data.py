@@ -22,6 +22,8 @@ class Source:
     # Other splits with images of train_split: what they measure is training.
     overlapping: tuple[str, ...] = ()
     own: bool = False  # the user's: its splits and classes stand in its files
+    images: str | None = None  # which ones, where data sets share them
+    leaves_out_missing: bool = False  # images that have no file
 
     def found_in(self, data_dir):
         """Gives the source with only those splits that own data has."""
@@ -34,6 +36,14 @@ class Source:
             test_split="test" if "test" in there else None,
         )
 
+
+_nus_wide = functools.partial(
+    Source,
+    train_split="train",
+    test_split="test",
+    images="nus_wide",
+    leaves_out_missing=True,
+)
 
 DATASETS = {
     "scenes": Source(scenes.read, "trainval", "test", needs_data_dir=False),
@@ -53,12 +63,12 @@ DATASETS = {
     "wider": Source(
         wider.read, "trainval", "test", overlapping=("train", "val")
     ),
-    "nus_wide": Source(nus_wide.read, "train", "test"),
-    "nus_wide_with_unlabelled": Source(
-        functools.partial(nus_wide.read, keep_unlabelled=True), "train", "test"
+    "nus_wide": _nus_wide(nus_wide.read),
+    "nus_wide_with_unlabelled": _nus_wide(
+        functools.partial(nus_wide.read, keep_unlabelled=True)
     ),
-    "nus_wide_150k": Source(
-        functools.partial(nus_wide.read, protocol="seed_split"), "train", "test"
+    "nus_wide_150k": _nus_wide(
+        functools.partial(nus_wide.read, protocol="seed_split")
     ),
     "manifest": Source(manifest.read, "train", "test", "val", own=True),
 }
@@ -73,6 +83,7 @@ class Data:
     validation: list  # held out of the training split; may be empty
     test: list
     test_name: str  # what `test` is, for titles
+    num_missing: int  # images that `test` should have, too
 
 
 def read_data(dataset, data_dir, validation_fraction):
@@ -107,9 +118,11 @@ def read_data(dataset, data_dir, validation_fraction):
         training_examples, validation = _hold_out(
             examples, validation_fraction, look_for_copies=source.own
         )
+    num_missing = 0
     if source.test_split:
-        test = read_test(dataset, data_dir, source.test_split).examples
-        test_name = f"{dataset} {source.test_split}"
+        test_split = read_test(dataset, data_dir, source.test_split)
+        test, num_missing = test_split.examples, test_split.num_missing
+        test_name = name_of(dataset, source.test_split, test_split)
     elif validation:
         test = validation
         test_name = f"{dataset}, VALIDATION images, which chose the epoch"
@@ -121,7 +134,30 @@ def read_data(dataset, data_dir, validation_fraction):
         f"validation images, {len(split.classes)} classes; "
         f"{len(test)} images of {test_name} at the end"
     )
-    return Data(split.classes, training_examples, validation, test, test_name)
+    return Data(
+        split.classes,
+        training_examples,
+        validation,
+        test,
+        test_name,
+        num_missing,
+    )
+
+
+def name_of(dataset, split, data):
+    """Names a split for titles, with what makes it another than published.
+
+    Args:
+        dataset: str, a key of `DATASETS`.
+        split: str.
+        data: `zoo.data.example.Dataset` that was read.
+
+    Returns:
+        str.
+    """
+    if not data.num_missing:
+        return f"{dataset} {split}"
+    return f"{dataset} {split} (missing images: {data.num_missing})"
 
 
 def _readable(examples, name):
@@ -180,9 +216,16 @@ def read_test(dataset, data_dir, split, classes=None):
     else:
         data = source.read(data_dir, split)
     if bad := pipeline.unreadable(data.examples):
+        hint = (
+            ". Delete these files to have the images left out as missing ones, "
+            "which the report counts"
+            if source.leaves_out_missing
+            else ""
+        )
         raise ValueError(
             f"{len(bad)} of {len(data.examples)} images of {split} cannot be "
             "read, and an evaluation without them would be another protocol: "
             + "; ".join(list(bad.values())[:5])
+            + hint
         )
     return data

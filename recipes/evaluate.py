@@ -29,8 +29,8 @@ import keras
 import numpy as np
 
 from recipes import cli, steps
-from recipes.data import DATASETS, read_test
-from zoo import html_report, metrics, pictures, reports, runs, training
+from recipes.data import DATASETS, name_of, read_test
+from zoo import html_report, pictures, reports, runs, training
 from zoo.data import pipeline, voc
 from zoo.models import add_max_pooling
 from zoo.models.order_free_rnn import with_beam_width
@@ -68,6 +68,11 @@ def main(argv=None):
         parser.error(
             f"--batch_size must be at least 1. Received: {arguments.batch_size}"
         )
+    if any(width < 1 for width in arguments.beam_width or ()):
+        parser.error(
+            "--beam_width must be at least 1. "
+            f"Received: {' '.join(map(str, arguments.beam_width))}"
+        )
     with cli.clear_errors():
         card = runs.finished(arguments.run)
         if arguments.output_dir and arguments.output_dir.exists():
@@ -101,7 +106,7 @@ def main(argv=None):
                 f"Received: --dataset {dataset} with {list(data.classes)}"
             )
         targets = data.targets()
-        images = f"{dataset} {split}"
+        images = name_of(dataset, split, data)
         labelled = (targets != -1).any()
         unmeasurable = [
             f"--{name}"
@@ -140,7 +145,8 @@ def main(argv=None):
             arguments.output_dir / runs.PREDICTIONS,
             data.examples,
             targets,
-            answers.probabilities,
+            outputs,
+            **vars(answers),
         )
     if not labelled:
         print(f"{images} has no labels: predicted, not measured.")
@@ -149,6 +155,7 @@ def main(argv=None):
                 arguments.output_dir, split, data, answers.probabilities
             )
         return
+    trained_on = DATASETS.get(card["dataset"])
     # Own data of another folder is other data.
     if dataset == card["dataset"] and not (
         source.own and str(pathlib.Path(data_dir).resolve()) != card["data_dir"]
@@ -157,9 +164,11 @@ def main(argv=None):
             images += ", TRAINING images"
         elif split == source.validation_split:
             images += ", VALIDATION images, which chose the epoch"
+    elif trained_on and source.images and source.images == trained_on.images:
+        images += ", may hold TRAINING images"
     title = f"{card['method']} on {images}"
     report = reports.measure(targets, classes=data.classes, **vars(answers))
-    report = {"images": images, **report}
+    report = {"images": images, "num_missing": data.num_missing, **report}
     for name, (amount, by_class) in groups.items():
         report[name] = {**reports.group(report, by_class), amount: by_class}
     print(reports.table(report, title))
@@ -167,11 +176,11 @@ def main(argv=None):
         # Logits are linear in lambda: two passes give every row.
         maximum = predict(with_maximum) - outputs
         report["mAP_with_max_pooling"] = {
-            weight: metrics.mean_average_precision(
+            weight: reports.measure(
                 targets,
                 training.sigmoid(outputs + weight * maximum),
-                reports.MODE,
-            )
+                data.classes,
+            )["mAP"]
             for weight in arguments.residual_weight
         }
         print(_gains(report["mAP"], report["mAP_with_max_pooling"]))
@@ -284,10 +293,12 @@ def _groups(arguments, data, images):
 
 def _gains(before, gained):
     """Formats the rows of the paper's Table 1."""
-    rows = [
-        f"  {weight:<6g} {100 * after:6.2f} {100 * (after - before):+6.2f}"
-        for weight, after in gained.items()
-    ]
+    rows = []
+    for weight, after in gained.items():
+        # Both are `None` where nothing is positive.
+        gain = "" if after is None else f"{100 * (after - before):+6.2f}"
+        row = f"  {weight:<6g} {reports.per_cent(after):>6} {gain}"
+        rows.append(row.rstrip())
     title = (
         f"mAP ({reports.MODE}) with lambda of the maximum added, no training"
     )
@@ -303,7 +314,7 @@ def _widths(measured):
     ]
     for width, report in measured.items():
         numbers = report["mAP"], report["all"]["CF1"], report["all"]["OF1"]
-        cells = "".join(f" {100 * number:6.2f}" for number in numbers)
+        cells = "".join(f"{reports.per_cent(n):>7}" for n in numbers)
         lines.append(f"  {width:6}{cells}")
     return "\n".join(lines)
 
@@ -321,7 +332,7 @@ def _write_voc_results(directory, split, data, probabilities):
 
 def _facts(card, report):
     """Says what the report's numbers are of, and by which protocol."""
-    gained = report.get("mAP_with_max_pooling", {})
+    mode, gained = report["mAP_mode"], report.get("mAP_with_max_pooling", {})
     return {
         "Model": f"{card['method']} on {card['backbone']}, from the weights "
         f"{card['pretrained']!r}",
@@ -334,18 +345,26 @@ def _facts(card, report):
         ),
         "Measured on": f"{report['images']}, {report['num_examples']} images "
         f"of {card['image_size']} pixels, {len(report['AP'])} classes",
-        "Average precision": f"{report['mAP_mode']}; a class without "
+        "Average precision": f"{mode}; a class without "
         "positives is left out of the mean; unknown targets are left out",
         "Labels": report["labels"],
         "Top 3": f"of these, an image's {reports.TOP_K} most probable",
         **{
-            f"mAP, {name.replace('_', ' ')}": f"{100 * value:.2f}"
+            f"mAP ({mode}), {name.replace('_', ' ')}": reports.per_cent(value)
             for name, value in report["other_mAP"].items()
-            if value is not None
         },
         **{
-            f"mAP with {weight:g} of the maximum": f"{100 * value:.2f}"
+            f"mAP ({mode}) with {weight:g} of the maximum": reports.per_cent(
+                value
+            )
             for weight, value in gained.items()
+        },
+        **{
+            f"Beam of width {width}": f"mAP ({mode}) "
+            f"{reports.per_cent(found['mAP'])}, "
+            f"CF1 {reports.per_cent(found['all']['CF1'])}, "
+            f"OF1 {reports.per_cent(found['all']['OF1'])}"
+            for width, found in report.get("beam_widths", {}).items()
         },
         "Commit": card["commit"] or "unknown",
         "Versions": ", ".join(f"{k} {v}" for k, v in card["versions"].items()),

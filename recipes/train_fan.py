@@ -46,7 +46,9 @@ class Recipe(cli.Recipe):
 
 VOC = Recipe()
 COCO = dataclasses.replace(VOC, validation_fraction=0.05)
-RECIPES = cli.by_name(VOC, COCO, dim=96, head_learning_rate=1e-3)
+RECIPES = cli.by_name(
+    VOC, COCO, dim=96, backbone_learning_rate=1e-3, head_learning_rate=1e-3
+)
 
 
 def build(recipe, backbone, data):

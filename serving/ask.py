@@ -12,6 +12,11 @@ import grpc
 from serving.client import Client, ServingError
 
 DEFAULT_THRESHOLD = 0.5  # lowest probability to print
+NOT_PROBABLE = "no label is probable enough, see --threshold and --top"
+NO_SEQUENCE = (
+    "the model found no label; --threshold and --top show the most probable "
+    "ones"
+)
 
 
 def _parse(argv):
@@ -98,13 +103,11 @@ def _print_json(path, answers):
     print(json.dumps({"file": path, **lists}), flush=True)
 
 
-def _print_labels(path, labels):
-    """Prints the pairs of label and probability."""
+def _print_labels(path, labels, if_none):
+    """Prints the pairs of label and probability, or what there is to say."""
     width = max((len(label) for label, _ in labels), default=0)
     lines = [f"  {label:{width}}  {p:.3f}" for label, p in labels]
-    if not lines:
-        lines = ["  no label is probable enough, see --threshold and --top"]
-    print(path, *lines, sep="\n", flush=True)
+    print(path, *(lines or [f"  {if_none}"]), sep="\n", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,10 +157,10 @@ def _ask(client, path, names, args):
         )
     if args.json:
         _print_json(path, answers)
-    elif args.is_default:
-        _print_labels(path, answers.get("sequence", answers["labels"]))
+    elif args.is_default and "sequence" in answers:
+        _print_labels(path, answers["sequence"], NO_SEQUENCE)
     else:
-        _print_labels(path, answers["labels"])
+        _print_labels(path, answers["labels"], NOT_PROBABLE)
 
 
 def _is_about_image(error):

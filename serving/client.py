@@ -9,6 +9,7 @@ is its command line, which is in `serving.ask`.
 """
 
 import dataclasses
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ MAX_BATCH_SIZE = 32  # images in one message
 # What a message holds besides the images: names and, per image, a length.
 MESSAGE_OVERHEAD_BYTES = 1024
 IMAGE_OVERHEAD_BYTES = 8
+SEQUENCE = signature.SEQUENCE_LABELS, signature.SEQUENCE_PROBABILITIES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,10 +172,7 @@ class Client:
                 outputs[signature.TOP_PROBABILITIES],
             ]
             if signature.SEQUENCE_LABELS in outputs:
-                fields += _without_padding(
-                    outputs[signature.SEQUENCE_LABELS],
-                    outputs[signature.SEQUENCE_PROBABILITIES],
-                )
+                fields += _without_padding(*(outputs[k] for k in SEQUENCE))
             predictions += map(Prediction, *fields)
         return predictions
 
@@ -251,6 +250,8 @@ class Client:
             ).outputs
         except grpc.RpcError as error:
             raise self._explain(error) from error
+        if any(name in outputs for name in SEQUENCE):
+            needed = (*needed, *SEQUENCE)  # neither says much alone
         missing = [name for name in needed if name not in outputs]
         if missing:
             raise ServingError(
@@ -281,7 +282,7 @@ def _decode(labels):
 
 
 def _without_padding(labels, probabilities):
-    sequences = [_decode(filter(None, row)) for row in labels]
+    sequences = [_decode(itertools.takewhile(len, row)) for row in labels]
     rows = zip(probabilities, sequences, strict=True)
     return sequences, [row[: len(found)] for row, found in rows]
 

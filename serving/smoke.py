@@ -27,7 +27,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving import signature
-from serving.client import Client, ServingError
+from serving.client import SEQUENCE, Client, ServingError
 
 TIMEOUT_SECONDS = 30.0  # of each request
 BATCH_SIZE = 16  # images
@@ -47,7 +47,6 @@ SIGNATURES = {  # name -> inputs, outputs; a method may have more outputs
     signature.IMAGE_SIGNATURE: ({signature.IMAGE}, {signature.PROBABILITIES}),
     signature.LABELS_SIGNATURE: (set(), {signature.LABELS}),
 }
-SEQUENCES = signature.SEQUENCE_LABELS, signature.SEQUENCE_PROBABILITIES
 
 
 class CheckError(Exception):
@@ -161,18 +160,20 @@ class Checks:
         outputs = self._outputs(
             signature.SERVING_DEFAULT, signature.IMAGE_BYTES, images
         )
-        sequences = [outputs[name] for name in SEQUENCES if name in outputs]
+        sequences = [outputs[name] for name in SEQUENCE if name in outputs]
         if not sequences:
             return "the model gives none"
         shapes = [array.shape for array in sequences]
         _expect(
             len(shapes) == 2 and shapes[0] == shapes[1],
-            f"{' and '.join(SEQUENCES)} have the shapes {shapes}",
+            f"{' and '.join(SEQUENCE)} have the shapes {shapes}",
         )
         known = set(self._client.labels(self._model))
+        num_labels = 0
         for row, probabilities in zip(*sequences, strict=True):
             labels = [label.decode() for label in row]
             found = [label for label in labels if label]
+            num_labels += len(found)
             padding = len(labels) - len(found)
             _expect(
                 labels == found + [""] * padding
@@ -186,7 +187,7 @@ class Checks:
                 and not probabilities[len(found) :].any(),
                 f"{labels} have the probabilities {probabilities}",
             )
-        return f"{BATCH_SIZE} images get known labels, none twice"
+        return f"{num_labels} known labels for {BATCH_SIZE} images, none twice"
 
     def batch(self) -> str:
         """Images in a batch get the answers that each gets alone, in order."""
@@ -197,6 +198,12 @@ class Checks:
             _expect(
                 difference.max() <= TOLERANCE,
                 f"image {i} of {BATCH_SIZE} differs by {difference.max()}",
+            )
+            _expect(
+                alone.sequence_labels == answers[i].sequence_labels,
+                f"image {i} of {BATCH_SIZE} has the labels "
+                f"{answers[i].sequence_labels}, and {alone.sequence_labels} "
+                "alone",
             )
         return f"{BATCH_SIZE} images get the answers that each gets alone"
 

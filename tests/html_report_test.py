@@ -130,11 +130,17 @@ class HTMLReportTest(tf.test.TestCase):
         report["smallest"] = {**group, "mean_area": {"ant": 0.01234}}
         reader = Reader(html_report.page("fan", {}, report, {}))
         texts = [text for _, text in reader.texts if text.strip()]
-        for word, amount in (("rarest", "2"), ("smallest", "1.23")):
+        for word, amount in (
+            ("rarest", "2"),
+            ("smallest", "1.23% of the image"),
+        ):
             start = texts.index(f"The {word} classes")
             self.assertEqual(
                 texts[start + 3 : start + 9],
-                ["AP, %", "ant", amount, f"{ant:.2f}", "mean", "12.50"],
+                [
+                    *("AP (continuous), %", "ant", amount, f"{ant:.2f}"),
+                    *("mean", "12.50"),
+                ],
             )
 
     def test_charts_and_photos(self):

@@ -31,7 +31,7 @@ MAY_USE = {
     "zoo.convert": ("zoo.backbones", "zoo.models", "zoo.runs"),
     "zoo.reports": ("zoo.metrics",),
     "zoo.pictures": ("zoo.metrics",),
-    "zoo.html_report": (),
+    "zoo.html_report": ("zoo.reports",),
     "zoo.runs": (),
     "zoo.feature_cache": ("zoo.runs",),
     "recipes": ("zoo", "export"),

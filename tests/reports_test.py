@@ -104,7 +104,9 @@ class ReportsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAlmostEqual(expected, report["mAP"])
         lines = reports.table(report, "rnn").splitlines()
         self.assertStartsWith(lines[1], "  mAP (continuous)")
-        self.assertEqual(lines[2], f"  mAP, left right  {100 * expected:.2f}")
+        self.assertEqual(
+            lines[2], f"  mAP (continuous), left right  {100 * expected:.2f}"
+        )
 
     def test_rarest(self):
         targets = np.array(
@@ -174,7 +176,7 @@ class ReportsTest(parameterized.TestCase, tf.test.TestCase):
                 f"  bee {bee}   positives: 7",
                 f"  dog {dog}   positives: 9",
                 f"  Smallest classes with boxes: mean AP (continuous){cat}",
-                f"  cat {cat}   mean box 1.25% of the image",
+                f"  cat {cat}   mean box: 1.25% of the image",
             ],
         )
 

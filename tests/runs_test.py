@@ -73,13 +73,31 @@ class RunsTest(tf.test.TestCase):
         class Named:
             image_id = "x"
 
-        runs.save_predictions(path, [Named], np.ones((1, 2)), np.eye(2)[:1])
+        runs.save_predictions(
+            path, [Named], np.ones((1, 2)), np.zeros((1, 2)), np.eye(2)[:1]
+        )
         stored = np.load(path)
         self.assertEqual(stored["image_ids"].tolist(), ["x"])
         self.assertAllEqual(stored["probabilities"], [[1, 0]])
+        self.assertEqual(set(stored), {"image_ids", "targets", "probabilities"})
         self.assertEqual(
             [p.name for p in self.directory.iterdir()], [path.name]
         )
+        found = {"sequence": [[1, -1]], "sequence_probabilities": [[0.5, 0]]}
+        runs.save_predictions(
+            *(path, [Named], np.ones((1, 2))),
+            {"logits": np.zeros((1, 2)), **found},
+            *(np.eye(2)[:1], np.array([[False, True]])),
+            {"mean_over_steps": np.full((1, 2), 0.25)},
+        )
+        more = np.load(path)
+        self.assertEqual(
+            set(more) - set(stored), {"predicted", "mean_over_steps", *found}
+        )
+        for name, array in found.items():
+            self.assertAllEqual(more[name], array)
+        self.assertAllEqual(more["predicted"], [[False, True]])
+        self.assertAllEqual(more["mean_over_steps"], [[0.25, 0.25]])
 
     def test_model_is_saved_without_its_optimizer(self):
         model = csra(tiny(image_size=32), 2)

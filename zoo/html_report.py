@@ -4,6 +4,8 @@ import base64
 import html
 import io
 
+from zoo.reports import GROUPS, per_cent
+
 MEASURES = ("CP", "CR", "CF1", "OP", "OR", "OF1")
 
 STYLE = """
@@ -77,32 +79,32 @@ def page(title, facts, report, sections):
     Returns:
         str, a whole HTML document: style, script and pictures are within.
     """
+    mode = report["mAP_mode"]
     tiles = {
-        f"mAP ({report['mAP_mode']})": report["mAP"],
+        f"mAP ({mode})": report["mAP"],
         "CF1, all": report["all"]["CF1"],
         "OF1, all": report["all"]["OF1"],
         "CF1, top 3": report["top3"]["CF1"],
         "OF1, top 3": report["top3"]["OF1"],
     }
     overall = [
-        (name, *(_per_cent(report[key][measure]) for measure in MEASURES))
+        (name, *(per_cent(report[key][measure]) for measure in MEASURES))
         for name, key in (("all", "all"), ("top 3", "top3"))
     ]
     classes = [
-        (name, f"{report['num_positives'][name]}", _per_cent(ap))
+        (name, f"{report['num_positives'][name]}", per_cent(ap))
         for name, ap in report["AP"].items()
     ]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
-        _pairs("tiles", {k: _per_cent(value) for k, value in tiles.items()}),
+        _pairs("tiles", {k: per_cent(value) for k, value in tiles.items()}),
         "<h2>What was measured</h2>",
         _pairs("facts", facts),
         "<h2>Precision, recall and F1, in per cent</h2>",
         _table(("", *MEASURES), overall),
         '<p class="note">C: mean over classes; O: over all labels. Top 3: at '
         "most the three most probable labels of an image.</p>",
-        f"<h2>Each class: AP ({html.escape(report['mAP_mode'])}), in per cent"
-        "</h2>",
+        f"<h2>Each class: AP ({html.escape(mode)}), in per cent</h2>",
         _table(
             [
                 f"<button>{name}</button>"
@@ -111,21 +113,18 @@ def page(title, facts, report, sections):
             classes,
         ),
     ]
-    for word, key, amount, as_text in (
-        ("rarest", "num_positives", "positives", str),
-        ("smallest", "mean_area", "mean box, % of the image", _per_cent),
-    ):
+    for word, (_, key, amount, form) in GROUPS.items():
         if word in report:
             found = report[word]
             parts += [
                 f"<h2>The {word} classes</h2>",
                 _table(
-                    ("class", amount, "AP, %"),
+                    ("class", amount, html.escape(f"AP ({mode}), %")),
                     [
-                        (name, as_text(found[key][name]), _per_cent(ap))
+                        (name, form.format(found[key][name]), per_cent(ap))
                         for name, ap in found["AP"].items()
                     ]
-                    + [("mean", "", _per_cent(found["mAP"]))],
+                    + [("mean", "", per_cent(found["mAP"]))],
                 ),
             ]
     for heading, (note, figures) in sections.items():
@@ -196,7 +195,3 @@ def _figure(figure, alt):
         f'<figure><img class="{kind}" width="{width}" alt="{html.escape(alt)}" '
         f'src="data:image/webp;base64,{content}"></figure>'
     )
-
-
-def _per_cent(value):
-    return "none" if value is None else f"{100 * value:.2f}"

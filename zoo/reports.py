@@ -7,6 +7,12 @@ from zoo import metrics
 MODE = "continuous"  # of average precision, see zoo.metrics
 THRESHOLD = 0.5  # a label is given above this probability
 TOP_K = 3
+# Classes that a report may single out -> which have an AP; what chose them:
+# its key, its name, and how it reads.
+GROUPS = {
+    "rarest": ("with positives", "num_positives", "positives", "{}"),
+    "smallest": ("with boxes", "mean_area", "mean box", "{:.2%} of the image"),
+}
 
 
 def measure(targets, probabilities, classes, predicted=None, other_scores=None):
@@ -185,46 +191,55 @@ def table(report, title):
         str of several lines.
     """
     names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+    mode = report["mAP_mode"]
     lines = [
         title,
-        f"  mAP ({report['mAP_mode']})  {_per_cent(report['mAP']).strip()}"
+        f"  mAP ({mode})  {per_cent(report['mAP'])}"
         f"   over {report['num_examples']} images",
         *(
-            f"  mAP, {name.replace('_', ' ')}  {_per_cent(value).strip()}"
+            f"  mAP ({mode}), {name.replace('_', ' ')}  {per_cent(value)}"
             for name, value in report["other_mAP"].items()
         ),
         f"  labels: {report['labels']}",
         "  " + " " * 6 + "".join(f"{name:>7}" for name in names),
     ]
     for protocol in ("all", "top3"):
-        values = "".join(f" {_per_cent(report[protocol][n])}" for n in names)
+        values = "".join(f"{per_cent(report[protocol][n]):>7}" for n in names)
         lines.append(f"  {protocol:6}{values}")
-    lines.append(f"  AP ({report['mAP_mode']}) of each class")
+    lines.append(f"  AP ({mode}) of each class")
     width = max(map(len, report["AP"]))
     cells = [
-        f"{name:{width}} {_per_cent(ap)}" for name, ap in report["AP"].items()
+        f"{name:{width}} {per_cent(ap):>6}" for name, ap in report["AP"].items()
     ]
     lines += [
         "  " + "   ".join(cells[i : i + 4]) for i in range(0, len(cells), 4)
     ]
     if None in report["AP"].values():
         lines.append("  none: no positive example; left out of the mean")
-    for word, condition, key, amount in (
-        ("rarest", "with positives", "num_positives", "positives: {}"),
-        ("smallest", "with boxes", "mean_area", "mean box {:.2%} of the image"),
-    ):
+    for word, (condition, key, amount, form) in GROUPS.items():
         if word in report:
             found = report[word]
             lines.append(
-                f"  {word.capitalize()} classes {condition}: mean AP "
-                f"({report['mAP_mode']}) {_per_cent(found['mAP']).strip()}"
+                f"  {word.capitalize()} classes {condition}: mean AP ({mode}) "
+                f"{per_cent(found['mAP'])}"
             )
             lines += [
-                f"  {name:{width}} {_per_cent(ap)}   "
-                + amount.format(found[key][name])
+                f"  {name:{width}} {per_cent(ap):>6}   {amount}: "
+                + form.format(found[key][name])
                 for name, ap in found["AP"].items()
             ]
     return "\n".join(lines)
+
+
+def per_cent(value):
+    """Formats a number of a report, 0 to 1 or `None`, without the sign.
+
+    Example:
+
+    >>> per_cent(0.98765), per_cent(None)
+    ('98.77', 'none')
+    """
+    return "none" if value is None else f"{100 * value:.2f}"
 
 
 def _lowest(word, amounts, classes, k):
@@ -245,7 +260,3 @@ def _number(value):
 
 def _numbers(values):
     return {name: _number(value) for name, value in values.items()}
-
-
-def _per_cent(value):
-    return "  none" if value is None else f"{100 * value:6.2f}"

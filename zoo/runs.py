@@ -5,9 +5,11 @@ A file is written beside its name and renamed, so what is there is whole:
 recipe.json       every number that changes the result, from the start
 history.csv       one row an epoch
 checkpoints/      the last and the best epoch, for `--resume`
+preliminary/      history, checkpoints, tensorboard of an earlier phase
 tensorboard/      event files
 model.keras       the best epoch's model
-predictions.npz   image_ids, targets, probabilities of the test split
+predictions.npz   image_ids, targets, probabilities of the test split, and what
+                  else a method gives: predicted labels, their sequence
 metrics.json      what was measured on them
 pictures/         where the model looked, as PNG
 export/           SavedModel versions, ready to serve
@@ -111,17 +113,40 @@ def save_model(path, model):
     write_beside(path, bare.save)
 
 
-def save_predictions(path, examples, targets, probabilities):
-    """Saves what was predicted, with the ids of the images, as NumPy arrays."""
-    image_ids = np.array([example.image_id for example in examples])
+def save_predictions(
+    path,
+    examples,
+    targets,
+    outputs,
+    probabilities,
+    predicted=None,
+    other_scores=None,
+):
+    """Saves what was predicted, with the ids of the images, as NumPy arrays.
+
+    Args:
+        path: `pathlib.Path` to write.
+        examples: list of `zoo.data.example.Example`.
+        targets: array of shape `(num_examples, num_classes)`.
+        outputs: what `zoo.training.predict` gives: logits, or a dict, whose
+            `sequence` and `sequence_probabilities` are saved, too.
+        probabilities: as `zoo.reports.measure` takes them.
+        predicted: likewise.
+        other_scores: likewise; each is saved by its name.
+    """
+    arrays = {
+        "image_ids": np.array([example.image_id for example in examples]),
+        "targets": targets,
+        "probabilities": probabilities,
+        **(other_scores or {}),
+    }
+    if predicted is not None:
+        arrays["predicted"] = predicted
+    if isinstance(outputs, dict):
+        for name in ("sequence", "sequence_probabilities"):
+            arrays[name] = outputs[name]
     write_beside(
-        path,
-        lambda temporary: np.savez_compressed(
-            temporary,
-            image_ids=image_ids,
-            targets=targets,
-            probabilities=probabilities,
-        ),
+        path, lambda temporary: np.savez_compressed(temporary, **arrays)
     )
 
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -100,6 +101,9 @@ class SplitTest(ReaderTest):
     @parameterized.parameters(
         ({"num_training": 0}, "from 1 to 13. Received: num_training=0"),
         ({"num_training": 14}, "from 1 to 13. Received: num_training=14"),
+        ({"num_training": 2.5}, "an int .*Received: num_training=2.5"),
+        ({"num_training": 9, "seed": -1}, "an int from 0 .*seed=-1"),
+        ({"num_training": 9, "seed": 0.5}, "an int from 0 .*seed=0.5"),
         ({}, "both splits.*Received: num_training=150000"),
         ({"protocol": "warp"}, "'seed_split'.*Received: protocol='warp'"),
         ({"split": "val"}, "'train', 'test'.*Received: split='val'"),
@@ -134,6 +138,21 @@ class LayoutTest(ReaderTest):
         dataset, _ = self.read()
         self.assertAllEqual(dataset.targets(), before.targets())
 
+    def test_only_folders_hold_images_and_the_first_in_order_wins(self):
+        before, _ = self.read()
+        (self.root / "image").write_text("not a folder")
+        shutil.copytree(self.root / "Flickr", self.root / "images")
+        listed = sorted(self.root.iterdir())
+        for order in (listed, listed[::-1]):
+            with mock.patch.object(pathlib.Path, "iterdir") as iterdir:
+                iterdir.side_effect = lambda order=order: iter(order)
+                paths = nus_wide._image_paths(
+                    self.root, ["actor/0000_5000.jpg"]
+                )
+            self.assertEqual(
+                list(paths.values()), [before.examples[0].image_path]
+            )
+
     @parameterized.parameters(("actor/", ""), ("actor/0000_", ""))
     def test_images_in_one_folder(self, *replaced):
         before, _ = self.read()
@@ -161,21 +180,54 @@ class MissingTest(ReaderTest):
         self.gone = [image_ids(self.before)[i] for i in (0, 4)]
         for name in self.gone:
             (self.root / f"Flickr/{name}.jpg").unlink()
-        self.name = "missing_images_official_train.txt"
+        self.name = "missing_images.txt"
         self.list = "".join(f"{name}.jpg\n" for name in self.gone)
 
     def test_are_left_out_and_reported_once(self):
         dataset, printed = self.read()
         self.assertEqual(
             printed,
-            "2 of 7 images are missing and are left out; "
-            f"{self.root / self.name} lists them.\n",
+            "2 of 7 images of train are missing and are left out; "
+            f"{self.root / self.name} lists all that are.\n",
         )
+        self.assertEqual(dataset.num_missing, 2)
         self.assertEqual((self.root / self.name).read_text(), self.list)
         self.assertAllEqual(
             dataset.targets(), np.delete(self.before.targets(), [0, 4], axis=0)
         )
         self.assertEqual(pipeline.unreadable(dataset.examples), {})
+
+    def test_one_list_has_those_of_the_release_whatever_is_read(self):
+        empty = f"actor/{trees.EMPTY_IMAGE:04d}_5{trees.EMPTY_IMAGE:03d}"
+        of_test = "actor/0004_4004"
+        for name in (empty, of_test):
+            (self.root / f"Flickr/{name}.jpg").unlink()
+        counts = []
+        for arguments in (
+            {},
+            {"keep_unlabelled": True},
+            {"split": "test"},
+            {"protocol": "seed_split", "num_training": 9},
+            {"protocol": "seed_split", "num_training": 9, "split": "test"},
+        ):
+            dataset, _ = self.read(**arguments)
+            counts.append(dataset.num_missing)
+            lines = (self.root / self.name).read_text().splitlines()
+            self.assertCountEqual(
+                lines, [f"{k}.jpg" for k in (*self.gone, empty, of_test)]
+            )
+        self.assertEqual(counts[:3], [2, 3, 1])
+        self.assertEqual(sum(counts[3:]), 3)
+        lists = [path.name for path in self.root.glob("missing*")]
+        self.assertEqual(lists, [self.name])
+
+    def test_a_list_goes_when_none_is_missing_any_more(self):
+        self.read()
+        for name in self.gone:
+            (self.root / f"Flickr/{name}.jpg").write_bytes(b"found again")
+        dataset, printed = self.read()
+        self.assertEqual((dataset.num_missing, printed), (0, ""))
+        self.assertFalse((self.root / self.name).exists())
 
     def test_are_listed_in_the_current_folder_where_root_is_read_only(self):
         (self.root / self.name).mkdir()  # no permission stops a superuser
@@ -197,7 +249,8 @@ class MissingTest(ReaderTest):
         shutil.rmtree(self.root / "Flickr")
         for folder in ("Flickr/else", "photos"):
             (self.root / folder).mkdir(parents=True)
-        message = "None of the 7 .*'actor/0000_5000.jpg'.*'flickr'.*root='"
+        first = self.root / "Flickr/actor/0000_5000.jpg"
+        message = f"None of the 7 .*'{first}'.*'flickr'.*root='"
         with self.assertRaisesRegex(FileNotFoundError, message):
             self.read()
 
@@ -259,6 +312,18 @@ class FileTest(ReaderTest):
             message = f"TestImagelist.txt:6: .*{first} has this one"
             with self.assertRaisesRegex(ValueError, message):
                 self.read("test", protocol=protocol)
+
+    def test_a_mark_of_utf_8_is_no_part_of_a_name(self):
+        path = self.root / "ConceptsList/Concepts81.txt"
+        path.write_text(path.read_text(), "utf-8-sig")
+        self.assertEqual(self.read()[0].classes, trees.NUS_WIDE_CONCEPTS)
+
+    def test_names_the_labels_of_concepts_that_were_cut_off(self):
+        path = self.root / "ConceptsList/Concepts81.txt"
+        path.write_text("\n".join(trees.NUS_WIDE_CONCEPTS[:4]))
+        message = "Received: 4 concepts.* Labels_zebra_Test.txt, Labels_zebra_T"
+        with self.assertRaisesRegex(ValueError, message):
+            self.read()
 
     def test_names_an_empty_list(self):
         (self.root / "ConceptsList/Concepts81.txt").write_text("\n")

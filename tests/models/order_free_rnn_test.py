@@ -3,7 +3,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests.contract import check_layer
 from zoo.losses import BinaryCrossentropy
+from zoo.models.confidence_ranked_lstm import ConfidenceRankedLSTM
 from zoo.models.order_free_rnn import (
     explain,
     feature_model,
@@ -102,12 +104,36 @@ def reference(features, guess, weights):
     return np.array(all_p), np.array(labels), np.array(all_attention)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Steps(ConfidenceRankedLSTM):
+    """The decoder as it is trained: integers have no gradient to check."""
+
+    def call(self, features, guess, training=None):
+        taken = super().call(features, guess, search=False, training=training)
+        return taken["step_logits"]
+
+    def compute_output_spec(self, features, guess, training=None):
+        spec = super().compute_output_spec(features, guess, search=False)
+        return spec["step_logits"]
+
+
 class OrderFreeRnnTest(parameterized.TestCase, tf.test.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         cls.model = build()
         cls.answers = answer(cls.model)
+
+    @parameterized.parameters(True, False)
+    def test_contract(self, attention):
+        layer = Steps(
+            *(5, 3, attention),
+            units=4,
+            dropout=0.1,
+            beam_width=2,
+            threshold=0.25,
+        )
+        check_layer(layer, [(2, 2, 3, 6), (2, 5)], self.get_temp_dir())
 
     def test_greedy_steps_match_paper(self):
         model = build(threshold=0.0, beam_width=1)

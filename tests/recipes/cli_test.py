@@ -101,6 +101,22 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                     (30, "sgd", 0.01, head_learning_rate, 1e-4, "step", 2.0),
                 )
 
+    @parameterized.parameters("voc2007", "coco2014")
+    def test_the_papers_numbers_of_fan(self, dataset):
+        flags = ["--dataset", dataset, "--data_dir", "x"]
+        flags += ["--backbone", "resnet101"]
+        _, recipe = cli.parse("", train_fan.RECIPES, flags)
+        names = ("image_size", "batch_size", "optimizer", "weight_decay")
+        names += ("backbone_learning_rate", "head_learning_rate", "schedule")
+        names += ("warmup_epochs", "dim", "pooling", "normalization")
+        self.assertEqual(
+            tuple(getattr(recipe, name) for name in names),
+            (
+                *(448, 16, "sgd", 1e-4, 0.01, 0.1, "plateau"),
+                *(0.0, 512, "max", "weights"),
+            ),
+        )
+
     def test_each_recipe_knows_each_data_set_and_no_other_backbone(self):
         for module in TRAINERS:
             for name in module.RECIPES:
@@ -154,6 +170,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         ("--num_heads 3", "`num_heads` must be one of [1, 2, 4, 6, 8]"),
         ("--residual_weight nan", "`residual_weight` must be from"),
         ("--flip maybe", "--flip"),
+        ("--schedule plateau --decay_epochs 0.5", "a whole number"),
     )
     def test_names_a_bad_flag_and_what_exists(self, flags, message):
         _, err, code = run(train_csra.main, *flags.split())

@@ -19,12 +19,23 @@ from zoo.data import scenes
 SHORT = ("--image_size", 64, "--batch_size", 4, "--epochs", 1)
 
 
+def nus_wide_with_a_hole(root):
+    """Writes NUS-WIDE without the first test image; gives what is left."""
+    targets = trees.nus_wide(root)
+    (root / "Flickr/actor/0000_4000.jpg").unlink()
+    return {**targets, "test": targets["test"][1:]}
+
+
 @pytest.mark.heavy
 class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         ("voc2012", trees.voc2012, "voc2012 trainval, TRAINING images"),
         ("coco2014", trees.coco2014, "coco2014 val2014"),
         ("wider", trees.wider_attribute, "wider test"),
+        (
+            *("nus_wide", nus_wide_with_a_hole),
+            "nus_wide test (missing images: 1)",
+        ),
     )
     def test_trains_and_measures(self, dataset, write, images):
         root = pathlib.Path(self.get_temp_dir())
@@ -39,10 +50,16 @@ class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
         stored = np.load(directory / "predictions.npz")
         split = images.split(" ")[1].rstrip(",")
         expected = targets[split]
-        if dataset == "coco2014":  # images without a label are left out
+        if dataset in (
+            "coco2014",
+            "nus_wide",
+        ):  # images without a label are left out
             expected = expected[expected.any(axis=1)]
         self.assertAllEqual(stored["targets"], expected)
         self.assertEqual(stored["probabilities"].shape, expected.shape)
+        report = json.loads((directory / "metrics.json").read_text())
+        self.assertEqual(report["images"], images)
+        self.assertEqual(report["num_missing"], int(dataset == "nus_wide"))
         self.assertNotEmpty(list((directory / "pictures").glob("*.png")))
 
 

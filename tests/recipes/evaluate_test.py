@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 
 from recipes import evaluate
-from zoo import backbones, metrics, models, runs, training
+from tests.data import trees
+from zoo import backbones, metrics, models, reports, runs, training
 from zoo.data import pipeline, scenes, voc
 
 IMAGE_SIZE = 64
@@ -122,7 +123,8 @@ class EvaluateTest(tf.test.TestCase):
             found = self.report["mAP_with_max_pooling"][str(weight)]
             self.assertAlmostEqual(found, expected)
             self.assertIn(f"{100 * expected:6.2f}", self.out)
-            self.assertIn(f"mAP with {weight:g} of the maximum", self.page)
+            fact = f"mAP (continuous) with {weight:g} of the maximum"
+            self.assertIn(fact, self.page)
 
     def test_the_tail_and_the_small(self):
         data = scenes.read(self.data, "test")
@@ -178,9 +180,69 @@ class EvaluateTest(tf.test.TestCase):
         self.assertIn("rarest classes must be from 1 to 16. Received: k=0", end)
         self.assertEqual(out, "")
 
+    def test_refuses_a_width_of_the_beam_before_it_predicts(self):
+        results = self.home / "widths"
+        with contextlib.redirect_stderr(io.StringIO()) as printed:
+            out, end = run(
+                *(self.csra, "--output_dir", results, "--beam_width", 3, 0)
+            )
+        self.assertEqual((out, end), ("", 2))
+        self.assertIn(
+            "--beam_width must be at least 1. Received: 3 0", printed.getvalue()
+        )
+        out, end = run(self.csra, "--output_dir", results, "--beam_width", 3)
+        self.assertEqual(out, "")
+        self.assertIn("made by `order_free_rnn`. Received: model='csra'", end)
+        self.assertFalse(results.exists())
+
+    def test_where_nothing_is_positive_there_is_no_number(self):
+        nothing = np.zeros((2, 2))
+        report = reports.measure(nothing, nothing, "ab")
+        self.assertEqual(
+            evaluate._gains(report["mAP"], {0.1: None}).splitlines()[-1],
+            "  0.1      none",
+        )
+        self.assertEqual(
+            evaluate._widths({"3": report}).split()[-4:], ["3", *["none"] * 3]
+        )
+
     def test_says_that_images_were_trained_on(self):
         out, _ = run(self.csra, "--split", "trainval")
         self.assertIn("csra on scenes trainval, TRAINING images", out)
+
+    def test_knows_its_images_by_another_name_and_the_missing_ones(self):
+        root = self.home / "NUS-WIDE"
+        trees.nus_wide(root)
+        (root / "Flickr/actor/0000_4000.jpg").unlink()
+        (root / "Flickr/actor/0000_5000.jpg").unlink()
+        trained = self.home / "nus_wide_150k"
+        classes = trees.NUS_WIDE_CONCEPTS
+        save_run(trained, "gap", "nus_wide_150k", root, classes)
+        results = self.home / "nus_wide results"
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            mock.patch.object(evaluate, "_sections", return_value={}),
+        ):
+            out, end = run(
+                *(trained, "--dataset", "nus_wide", "--data_dir", root),
+                *("--output_dir", results),
+            )
+        self.assertIsNone(end)
+        images = "nus_wide test (missing images: 1), may hold TRAINING images"
+        self.assertIn(f"gap on {images}\n", out)
+        page = (results / "report.html").read_text("utf-8")
+        self.assertIn(f"<h1>gap on {images}</h1>", page)
+        report = json.loads((results / "metrics.json").read_text())
+        self.assertEqual(report["images"], images)
+        self.assertEqual(report["num_missing"], 1)
+        (root / "Flickr/actor/0002_4002.jpg").write_bytes(b"")
+        (root / "Flickr/zoo_bear/0001_4001.jpg").write_bytes(b"")
+        with contextlib.redirect_stderr(io.StringIO()):
+            _, end = run(
+                *(trained, "--dataset", "nus_wide", "--data_dir", root)
+            )
+        self.assertIn("1 of 6 images of test cannot be read", end)
+        self.assertIn("Delete these files to have", end)
 
     def test_own_validation_images_are_called_so(self):
         names = "|".join(scenes.CLASSES)
@@ -204,13 +266,14 @@ class EvaluateTest(tf.test.TestCase):
     def test_sequences_are_measured_and_drawn_as_the_model_gives_them(self):
         trained, results = self.home / "rnn", self.home / "rnn results"
         save_run(trained, "order_free_rnn", "scenes", self.data, scenes.CLASSES)
-        out, end = run(trained, "--output_dir", results)
+        flags = ("--output_dir", results, "--beam_width", 1, 3)
+        out, end = run(trained, *flags)
         self.assertIsNone(end)
         self.assertIn("labels: the model's own sequences", out)
-        self.assertIn("mAP, mean over steps", out)
+        self.assertIn("mAP (continuous), mean over steps", out)
         page = (results / "report.html").read_text("utf-8")
         self.assertIn("<dd>the model&#x27;s own sequences</dd>", page)
-        self.assertIn("<dt>mAP, mean over steps</dt>", page)
+        self.assertIn("<dt>mAP (continuous), mean over steps</dt>", page)
         self.assertLen(re.findall('<img class="photos"', page), 6 + 1)
         model = keras.saving.load_model(trained / runs.MODEL)
         data = scenes.read(self.data, "test")
@@ -226,6 +289,21 @@ class EvaluateTest(tf.test.TestCase):
         self.assertAlmostEqual(
             report["all"]["OR"], correct / (targets == 1).sum()
         )
+        stored = np.load(results / "predictions.npz")
+        self.assertAllEqual(stored["sequence"], given)
+        self.assertEqual(stored["predicted"].sum(), (given >= 0).sum())
+        self.assertIn("mean_over_steps", stored)
+        widths = report["beam_widths"]
+        self.assertEqual(list(widths), ["1", "3"])
+        self.assertEqual(widths["3"]["all"], report["all"])
+        for width, found in widths.items():
+            cells = (found["mAP"], found["all"]["CF1"], found["all"]["OF1"])
+            one, two, three = (f"{100 * number:.2f}" for number in cells)
+            self.assertIn(
+                f"<dt>Beam of width {width}</dt><dd>mAP (continuous) {one}, "
+                f"CF1 {two}, OF1 {three}</dd>",
+                page,
+            )
 
     def test_a_split_without_labels_is_predicted(self):
         devkit = self.home / "VOCdevkit/VOC2012"
@@ -281,3 +359,4 @@ class EvaluateTest(tf.test.TestCase):
         ):
             _, end = run(self.csra)
         self.assertIn("1 of 6 images of test cannot be read", end)
+        self.assertNotIn("Delete", end)

@@ -84,7 +84,7 @@ class RunTest(tf.test.TestCase):
         self.assertEqual(card["max_labels"], decoder.max_labels)
         self.assertIn(f"The threshold is {card['threshold']:.4g}", out)
         self.assertIn("the model's own sequences", out)
-        self.assertIn("mAP, mean over steps", out)
+        self.assertIn("mAP (continuous), mean over steps", out)
         for name in ("preliminary/history.csv", "history.csv"):
             self.assertTrue((self.directory / name).exists(), name)
 

@@ -94,10 +94,10 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(request.model_spec.signature_name, "serving_default")
 
     def test_cuts_sequences_where_their_padding_starts(self):
-        labels = [[b"sea", b"fish"], [b"caf\xc3\xa9", b""], [b"", b""]]
+        labels = [[b"sea", b"fish"], [b"caf\xc3\xa9", b""], [b"", b"sea"]]
         outputs = {
             "sequence_labels": np.array(labels, object),
-            "sequence_probabilities": np.float32([[0.6, 0.9], [0, 0], [0, 0]]),
+            "sequence_probabilities": np.float32([[0.6, 0.9], [0, 0], [0, 1]]),
         }
         service = FakeService(outputs=outputs)
         with serving(service) as target, Client(target) as client:
@@ -108,6 +108,18 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(one.sequence_probabilities, [0])
         self.assertEqual(none.sequence_labels, ())
         self.assertEqual(none.sequence_probabilities.shape, (0,))
+
+    @parameterized.parameters(
+        ("sequence_labels", "sequence_probabilities"),
+        ("sequence_probabilities", "sequence_labels"),
+    )
+    def test_half_a_sequence(self, given, lacking):
+        service = FakeService(outputs={given: np.zeros((1, 1), "float32")})
+        with serving(service) as target, Client(target) as client:
+            with self.assertRaisesRegex(
+                ServingError, rf"lacks the outputs \['{lacking}'\]"
+            ):
+                client.predict([b"x"])
 
     def test_sends_its_deadline(self):
         service = FakeService()

@@ -53,6 +53,18 @@ def changing(change, *names):
     return fault
 
 
+def sequences_by_place(response):
+    """Gives the first image of a request another label than the others."""
+    if "top_labels" in response.outputs:
+        shape = tf.make_ndarray(response.outputs["top_probabilities"]).shape
+        labels = [["dog"]] + [["person"]] * (shape[0] - 1)
+        for name, rows in (
+            ("sequence_labels", labels),
+            ("sequence_probabilities", [[0.5]] * shape[0]),
+        ):
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(rows))
+
+
 PROBABILITIES = ("probabilities", "top_probabilities")
 # name, what happens to each answer, the checks that see it
 FAULTS = (
@@ -63,6 +75,7 @@ FAULTS = (
     ("same_names", changing(lambda n: n[[1, 1, 2]], "labels"), ["labels"]),
     ("few_names", changing(lambda n: n[:2], "labels"), ["labels"]),
     ("order", changing(lambda p: p[::-1], "probabilities"), ["batch"]),
+    ("order_of_sequences", sequences_by_place, ["batch"]),
 )
 SEQUENCES = (  # name, labels, probabilities, the fault with them
     ("whole", ["dog", "person"], [0.2, 0.9], None),
@@ -184,7 +197,11 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
         self.addCleanup(checks.close)
         with mock.patch.object(LoadedVersion, "predict", predict):
             if message is None:
-                self.assertIn("known labels", checks.sequences())
+                number = smoke.BATCH_SIZE * sum(map(bool, labels))
+                self.assertEqual(
+                    checks.sequences(),
+                    f"{number} known labels for 16 images, none twice",
+                )
             else:
                 with self.assertRaisesRegex(smoke.CheckError, message):
                     checks.sequences()

@@ -63,11 +63,7 @@ EXPECTED = {
     # An example is a person's box.
     "wider": {"trainval": {"examples": 28345}, "test": {"examples": 29179}},
     "nus_wide": {
-        "train": {
-            "classes": 81,
-            "examples": 161789,
-            "examples with a label": 125449,
-        },
+        "train": {"examples": 161789, "examples with a label": 125449},
         "test": {"examples": 107859, "examples with a label": 83898},
     },
 }
@@ -117,7 +113,7 @@ def main(argv=None):
 
 
 def counts(dataset):
-    """Counts classes, examples, those with a label, and each class' positives.
+    """Counts examples, those with a label, and each class' positives.
 
     Args:
         dataset: `zoo.data.example.Dataset`.
@@ -127,7 +123,6 @@ def counts(dataset):
     """
     present = dataset.targets() == 1
     return {
-        "classes": len(dataset.classes),
         "examples": len(present),
         "examples with a label": int(present.any(axis=1).sum()),
         **dict(zip(dataset.classes, present.sum(axis=0).tolist(), strict=True)),

@@ -43,10 +43,13 @@ class Dataset:
     Args:
         examples: list of `Example`.
         classes: tuple of str. Class `k` of every `targets` is `classes[k]`.
+        num_missing: int. Images of the split that have no file and are left
+            out, by a reader that does so.
     """
 
     examples: list[Example]
     classes: tuple[str, ...]
+    num_missing: int = 0
 
     def targets(self):
         """Stacks the examples' targets to `(num_examples, num_classes)`."""

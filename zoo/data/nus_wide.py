@@ -17,6 +17,7 @@ name or by the photo's number behind `_`: `images/0001_21.jpg`, `images/21.jpg`.
 
 import os
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -26,6 +27,8 @@ from zoo.data.example import Dataset, Example
 SPLITS = ("train", "test")
 PROTOCOLS = ("official", "seed_split")
 IMAGE_FOLDERS = ("flickr", "images", "image")  # in any case
+TEXT_FOLDERS = ("conceptslist", "imagelist", "groundtruth", "traintestlabels")
+MISSING = "missing_images.txt"
 
 
 def read(
@@ -41,9 +44,9 @@ def read(
 
     Links rot, so few copies have all images. Those without a file are left
     out; standard error gets their number and the path of a file that lists
-    them, `missing_images_<protocol>_<split>.txt` in `root`, or in the current
-    folder where `root` cannot be written to. Folders are listed, once each;
-    no file is opened.
+    the missing ones of both lists, `missing_images.txt` in `root`, or in the
+    current folder where `root` cannot be written to. Folders are listed; no
+    image is opened.
 
     Args:
         root: str or path. The folder of the release, see above.
@@ -56,15 +59,16 @@ def read(
         keep_unlabelled: bool. Whether images with none of the concepts stay,
             with targets of 0; then they are shuffled, too. Most papers drop
             them.
-        seed: int. Of the shuffle in `"seed_split"`.
+        seed: int from 0 to 2**32 - 1. Of the shuffle in `"seed_split"`.
         num_training: int. Images to train on in `"seed_split"`, missing ones
             included.
         keep_missing: bool. Whether images without a file stay, as they do in
             other readers, and nothing is reported.
 
     Returns:
-        A `Dataset`, in the order of the list or of the shuffle. An image's id
-        is its line without suffix, `"actor/0001_21"`. There are no boxes.
+        A `Dataset`, in the order of the list or of the shuffle, which knows
+        how many images are left out as missing. An image's id is its line
+        without suffix, `"actor/0001_21"`. There are no boxes.
 
     Raises:
         FileNotFoundError: If a list or a file of labels is not there, or none
@@ -88,32 +92,38 @@ def read(
             f"`split` must be one of {SPLITS}. Received: split={split!r}"
         )
     root = pathlib.Path(root)
-    classes = _lines(_find(root, "ConceptsList", "Concepts81.txt"), {})
-    names, parts, where = [], [], {}
-    for part in SPLITS if protocol == "seed_split" else (split,):
-        path = _find(root, "ImageList", f"{part.title()}Imagelist.txt")
-        names_of_part = _lines(path, where)
-        names += names_of_part
-        parts.append(_targets(root, part, classes, len(names_of_part)))
-    targets = np.concatenate(parts)
+    texts = _text_files(root)
+    concepts = _lines(_find(root, texts, "ConceptsList/Concepts81.txt"))
+    _check_all_differ(concepts)
+    classes = tuple(concepts.values())
+    _check_complete(classes, texts)
+    lists = {
+        part: _lines(
+            _find(root, texts, f"ImageList/{part.title()}Imagelist.txt")
+        )
+        for part in SPLITS
+    }
+    release = lists["train"] | lists["test"]
+    _check_all_differ(release)
+    parts = SPLITS if protocol == "seed_split" else (split,)
+    names = [name for part in parts for name in lists[part].values()]
+    targets = np.concatenate(
+        [
+            _targets(root, texts, part, classes, len(lists[part]))
+            for part in parts
+        ]
+    )
     chosen = np.arange(len(names))
     if not keep_unlabelled:
         chosen = np.flatnonzero(targets.any(axis=1))
     if protocol == "seed_split":
         chosen = _drawn(chosen, split, seed, num_training)
     targets = targets[chosen].astype("float32")
-    names = [names[i].replace("\\", "/") for i in chosen]
-    paths = _image_paths(root, names)
+    names = [names[i] for i in chosen]
+    paths = _image_paths(root, release.values())
+    num_missing = 0
     if not keep_missing:
-        missing = [name for name in names if name not in paths]
-        if not paths:
-            raise FileNotFoundError(
-                f"None of the {len(names)} images of {split}, such as "
-                f"{names[:1]}, is in one of the folders {IMAGE_FOLDERS} of "
-                f"`root`, in any case. Received: root={str(root)!r}"
-            )
-        if missing:
-            _report(root, f"{protocol}_{split}", missing, len(names))
+        num_missing = _report_missing(root, split, names, release, paths)
     no_boxes = np.zeros((0, 4), "float32")
     no_classes, no_flags = np.zeros(0, "int32"), np.zeros(0, bool)
     examples = [
@@ -128,15 +138,21 @@ def read(
         for name, row in zip(names, targets, strict=True)
         if keep_missing or name in paths
     ]
-    return Dataset(examples, tuple(classes))
+    return Dataset(examples, classes, num_missing)
 
 
 def _drawn(indices, split, seed, num_training):
-    if not 1 <= num_training < len(indices):
+    if not isinstance(num_training, int) or (
+        not 1 <= num_training < len(indices)
+    ):
         raise ValueError(
             "`num_training` must leave images for both splits, so it must be "
-            f"from 1 to {len(indices) - 1}. "
+            f"an int from 1 to {len(indices) - 1}. "
             f"Received: num_training={num_training}"
+        )
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(
+            f"`seed` must be an int from 0 to 2**32 - 1. Received: seed={seed}"
         )
     # Unlike `default_rng`, it draws the same in all versions of NumPy.
     shuffled = np.random.RandomState(seed).permutation(indices)
@@ -148,51 +164,81 @@ def _drawn(indices, split, seed, num_training):
 # === Lists and labels ===
 
 
-def _find(root, *names):
+def _text_files(root):
+    """Lists the files of labels and lists: name in lower case -> path."""
+    if not root.is_dir():
+        return {}
+    files = {}
+    # Folders come last: what lies deeper, as in the release, is taken.
+    for child in sorted(root.iterdir(), key=pathlib.Path.is_dir):
+        name = child.name.lower()
+        if name.endswith(".txt"):
+            files[name] = child
+        elif name in TEXT_FOLDERS:
+            files |= _text_files(child)
+    return files
+
+
+def _find(root, texts, path):
     """Finds a file in any case; leading folders may be left out."""
-    for start in range(len(names)):
-        found = [root]
-        for name in names[start:]:
-            found = [
-                child
-                for folder in found
-                if folder.is_dir()
-                for child in folder.iterdir()
-                if child.name.lower() == name.lower()
-            ]
-        if found:
-            return found[0]
-    raise FileNotFoundError(
-        f"There is no {'/'.join(names)!r}, nor a {names[-1]!r} with fewer "
-        f"folders before it. Received: root={str(root)!r}"
-    )
+    name = path.rpartition("/")[2]
+    if name.lower() not in texts:
+        raise FileNotFoundError(
+            f"There is no {path!r}, nor a {name!r} with fewer folders before "
+            f"it. Received: root={str(root)!r}"
+        )
+    return texts[name.lower()]
 
 
-def _lines(path, where):
-    """Gives the lines of a list; `where` has the lines before, and gets all."""
-    names = []
-    lines = os.fsdecode(path.read_bytes()).split("\n")
-    for number, line in enumerate(lines, start=1):
-        if name := line.strip():
-            here = f"{path}:{number}"
-            first = where.setdefault(name.lower(), here)
-            if first != here:
-                raise ValueError(
-                    f"{here}: expected names that are all different, and "
-                    f"{first} has this one already. Received: {name!r}"
-                )
-            names.append(name)
-    if not names:
+def _lines(path):
+    """Gives the lines of a list, by where they stand."""
+    # Bytes that are not UTF-8 become what they do in the names of files.
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    lines = {
+        f"{path}:{number}": line.strip().replace("\\", "/")
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    }
+    if not lines:
         raise ValueError(f"The list {str(path)!r} is empty.")
-    return names
+    return lines
 
 
-def _targets(root, part, classes, num_images):
+def _check_all_differ(lines):
+    first = {}
+    for here, name in lines.items():
+        there = first.setdefault(name.lower(), here)
+        if there != here:
+            raise ValueError(
+                f"{here}: expected names that are all different, and "
+                f"{there} has this one already. Received: {name!r}"
+            )
+
+
+def _check_complete(classes, texts):
+    """Refuses a list of concepts that was cut off."""
+    known = {name.lower() for name in classes}
+    surplus = [
+        path.name
+        for name, path in texts.items()
+        if (match := re.fullmatch(r"labels_(.+)_(train|test)\.txt", name))
+        and match[1] not in known
+    ]
+    if surplus:
+        raise ValueError(
+            "Expected a concept in 'Concepts81.txt' for every file of labels. "
+            f"Received: {len(classes)} concepts, and besides theirs "
+            f"{', '.join(sorted(surplus)[:6])}"
+        )
+
+
+def _targets(root, texts, part, classes, num_images):
     """Gives the labels of a list, uint8 `(num_images, num_classes)`."""
+    folder = "Groundtruth/TrainTestLabels"
     columns = []
     for name in classes:
         file_name = f"Labels_{name}_{part.title()}.txt"
-        path = _find(root, "Groundtruth", "TrainTestLabels", file_name)
+        path = _find(root, texts, f"{folder}/{file_name}")
         columns.append(_labels(path, num_images))
     return np.stack(columns, axis=1)
 
@@ -222,8 +268,9 @@ def _labels(path, num_images):
 def _image_paths(root, names):
     """Gives the paths of those images that are there, by their names."""
     there = {}
-    for child in root.iterdir():
-        if child.name.lower() in IMAGE_FOLDERS:
+    # Of two files by one name that in the first folder by name is taken.
+    for child in sorted(root.iterdir(), reverse=True):
+        if child.name.lower() in IMAGE_FOLDERS and child.is_dir():
             there.update(_files(child))
     paths = {}
     for name in names:
@@ -247,17 +294,33 @@ def _files(folder, prefix=""):
                 yield from _files(entry.path, name + "/")
 
 
-def _report(root, subset, missing, num_images):
-    """Writes the names of missing images to a file, and says so."""
+def _report_missing(root, split, names, release, paths):
+    """Counts a split's missing images; a file lists those of the release."""
+    num_missing = sum(name not in paths for name in names)
+    if 0 < num_missing == len(names):
+        raise FileNotFoundError(
+            f"None of the {len(names)} images of {split} is there, such as "
+            f"{str(root / 'Flickr' / names[0])!r}, where the folder may be any "
+            f"of {IMAGE_FOLDERS}, in any case. Received: root={str(root)!r}"
+        )
+    missing = [name for name in release.values() if name not in paths]
     text = os.fsencode("".join(f"{name}\n" for name in missing))
-    path = root / f"missing_images_{subset}.txt"
+
+    def write(path):
+        if missing:
+            path.write_bytes(text)
+        else:
+            path.unlink(missing_ok=True)
+        return path
+
     try:
-        path.write_bytes(text)
+        path = write(root / MISSING)
     except OSError:
-        path = pathlib.Path.cwd() / path.name
-        path.write_bytes(text)
-    print(
-        f"{len(missing)} of {num_images} images are missing and are left out; "
-        f"{path} lists them.",
-        file=sys.stderr,
-    )
+        path = write(pathlib.Path.cwd() / MISSING)
+    if num_missing:
+        print(
+            f"{num_missing} of {len(names)} images of {split} are missing and "
+            f"are left out; {path} lists all that are.",
+            file=sys.stderr,
+        )
+    return num_missing
