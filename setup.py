@@ -30,7 +30,7 @@ setup(
         "pycocotools>=2.0.11",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "pyyaml>=6.0"],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "pyyaml>=6.0"],
         "dev": [
             "pytest>=8.0",
             "pytest-xdist>=3.6",

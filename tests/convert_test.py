@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import pathlib
+import shlex
 import sys
 import types
 from unittest import mock
@@ -774,7 +775,7 @@ class MainTest(ConvertTestCase):
             normalization="unit",
             output=output,
         )
-        self.assertIn(f"--pretrained {output}", printed)
+        self.assertIn(f"--pretrained {shlex.quote(str(output))}", printed)
         self.assertIn("fc.bias (1000,)\n", printed)
         backbone = backbones.resnet101(64, pretrained=output)
         pixel = backbone.get_layer("normalization")(np.full((1, 1, 1, 3), 51.0))

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from recipes import evaluate, predict, steps, train_baseline, train_csra
+from recipes import data as recipe_data
+from recipes import evaluate, predict, train_baseline, train_csra
 from tests.data import trees
 from tests.recipes.command import run
 from zoo.data import scenes
@@ -152,7 +153,7 @@ class OwnDataTest(tf.test.TestCase):
         examples = [
             mock.Mock(image_path=str(self.home / name)) for name in names
         ]
-        training, validation = steps._hold_out(examples, 0.5, True)
+        training, validation = recipe_data._hold_out(examples, 0.5, True)
         sides = [
             {examples.index(example) % 2 for example in side}
             for side in (training, validation)
