@@ -97,8 +97,10 @@ class FanTest(parameterized.TestCase, tf.test.TestCase):
         paths = {weight.path for weight in model.weights}
         self.assertLen(paths, len(model.weights))
 
-    @parameterized.parameters(*SWITCHES[1:])
-    def test_every_switch_changes_the_logits(self, **switches):
+    # Those that keep the layers, and so the weights; tests of the structure
+    # below tell the others.
+    @parameterized.parameters({"pooling": "avg"}, {"residual": True})
+    def test_a_switch_changes_the_logits(self, **switches):
         plain, other = build(pyramid()), build(pyramid(), **switches)
         shared = {layer.name for layer in plain.layers}
         for layer in other.layers:
