@@ -57,7 +57,6 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "dim": (1, math.inf),
     "preliminary_epochs": (1, math.inf),
     "preliminary_learning_rate": (0, math.inf),
-    "max_labels": (0, math.inf),
     "units": (1, math.inf),
     "dropout": (0, 0.99),
     "beam_width": (1, math.inf),
