@@ -9,7 +9,7 @@ Paper:  448 pixels, ResNet-101 / VGG-16: VOC 2007 92.6 / 91.1 mAP, COCO 2014
         81.8 / 73.7.
 Ours:   scenes 77.1 mAP (continuous), mean of seeds 0, 1, 2; floor 74; others
         not measured.
-Cost:   3.4 to 4.9 minutes on two CPU cores (scenes); others not measured.
+Cost:   3.8 minutes on two CPU cores (scenes); others not measured.
 """
 
 import dataclasses

