@@ -145,6 +145,12 @@ class Recipe:
                     f"`{name}` must be from {least} to {most}. "
                     f"Received: {name}={value}"
                 )
+        if self.schedule in ("plateau", "constant") and self.warmup_epochs:
+            raise ValueError(
+                f'`warmup_epochs` must be 0 with schedule="{self.schedule}", '
+                "which has no rise. Received: "
+                f"warmup_epochs={self.warmup_epochs}"
+            )
         patience = self.decay_epochs
         if self.schedule == "plateau" and (patience < 1 or patience % 1):
             raise ValueError(

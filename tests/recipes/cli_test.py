@@ -142,6 +142,8 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
             changes = {field.name: value}
             if field.name == "cache_features":  # not with random pixels
                 changes |= {"flip": False, "shift": 0.0}
+            if field.name == "schedule":  # the last one has no rise
+                changes |= {"warmup_epochs": 0.0}
             flags = [f"--{key}={value}" for key, value in changes.items()]
             _, changed = cli.parse("", module.RECIPES, flags)
             expected = dataclasses.replace(recipe, **changes)
@@ -170,7 +172,11 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         ("--num_heads 3", "`num_heads` must be one of [1, 2, 4, 6, 8]"),
         ("--residual_weight nan", "`residual_weight` must be from"),
         ("--flip maybe", "--flip"),
-        ("--schedule plateau --decay_epochs 0.5", "a whole number"),
+        (
+            "--schedule plateau --warmup_epochs 0 --decay_epochs 0.5",
+            "a whole number",
+        ),
+        ("--schedule constant", "`warmup_epochs` must be 0"),
     )
     def test_names_a_bad_flag_and_what_exists(self, flags, message):
         _, err, code = run(train_csra.main, *flags.split())
