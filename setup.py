@@ -2,6 +2,8 @@
 
 from setuptools import find_packages, setup
 
+OPENCV = "opencv-contrib-python-headless>=4.10"
+
 setup(
     name="multilabel-zoo",
     version="0.1.0",
@@ -30,8 +32,11 @@ setup(
         "pycocotools>=2.0.11",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "pyyaml>=6.0"],
+        # Edge boxes are in OpenCV's contrib modules.
+        "proposals": [OPENCV],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "pyyaml>=6.0", OPENCV],
         "dev": [
+            OPENCV,
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "pyyaml>=6.0",

@@ -7,16 +7,18 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from serving import signature
 from zoo import preprocess, runs
+from zoo.data import proposals
 
 TOP_K = 5  # labels in the answer to an image, or all where there are fewer
 
 
-def export(model, classes, directory, version=None, card=None):
+def export(model, classes, directory, version=None, card=None, regions=None):
     """Writes one version of a model, with the signatures of `serving`.
 
     The version is written under another name and renamed when it is whole, so
@@ -28,18 +30,27 @@ def export(model, classes, directory, version=None, card=None):
             dict may hold `"sequence"`, class indices of shape
             `(batch, max_labels)` with -1 after the last, and
             `"sequence_probabilities"` of them. Nothing else of it is served.
+            A model that looks at regions takes a dict of `"image"` and
+            `"regions"`, float32 of shape `(batch, num_regions, 4)`.
         classes: sequence of str, in the order of the logits.
         directory: str or path. The model's base path; the version becomes a
             folder in it, its name a number.
         version: int above 0, or `None` for the next free one.
         card: dict or `None`. Written to `assets.extra/card.json`.
+        regions: float array of shape `(num_regions, 4)`, ymin xmin ymax xmax,
+            0 to 1 of the image, or `None` for those of
+            `zoo.data.proposals.sliding_windows`. Where a model that takes
+            regions looks in an image that comes without any; as many as it
+            takes, if that number is fixed.
 
     Returns:
         `pathlib.Path` of the new version.
 
     Raises:
         ValueError: If `classes` and logits differ in number, the model has no
-            logits or no fixed image size, or `version` is below 1.
+            logits or no fixed image size, takes other inputs than these,
+            `regions` are not such an array or the model takes none, or
+            `version` is below 1.
         FileExistsError: If the version exists: versions are never overwritten.
 
     Example:
@@ -52,6 +63,7 @@ def export(model, classes, directory, version=None, card=None):
     '1'
     """
     directory = pathlib.Path(directory)
+    grid = _grid(model, regions)
     image_size = _image_size(model)
     # `output_shape` of a dict has no names, and a Sequential no `output`.
     outputs = _by_name(model.compute_output_spec(model.inputs))
@@ -75,9 +87,10 @@ def export(model, classes, directory, version=None, card=None):
             f"overwritten. Received: directory={str(directory)!r}"
         )
     try:
-        archive = _archive(model, classes, image_size)
+        archive = _archive(model, classes, image_size, grid)
         archive.write_out(str(temporary), verbose=False)
-        _write_extras(temporary, classes, image_size, card)
+        _write_extras(temporary, classes, card)
+        _write_warmup(temporary, image_size, grid)
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,13 +104,42 @@ def versions(directory):
 
 
 def _image_size(model):
-    height, width = model.input_shape[1:3]
+    input_shape = model.inputs[0].shape  # a dict's are sorted by their names
+    height, width = input_shape[1:3]
     if height is None or height != width:
         raise ValueError(
             "Export needs a model with one fixed, square image size. "
-            f"Received: input_shape={model.input_shape}"
+            f"Received: input_shape={input_shape}"
         )
     return height
+
+
+def _grid(model, regions):
+    """Gives the regions of an image that comes without, or `None`."""
+    names = [tensor.name for tensor in model.inputs]
+    if len(names) == 1:
+        if regions is not None:
+            raise ValueError(
+                "The model takes no regions. "
+                f"Received: `regions` of shape {np.shape(regions)}"
+            )
+        return None
+    if names != [signature.IMAGE, signature.REGIONS]:
+        raise ValueError(
+            "Export needs a model of images, or of a dict of 'image' and "
+            f"'regions'. Received: inputs={names}"
+        )
+    if regions is None:
+        # As many as the model takes, where it does not take any number.
+        regions = proposals.sliding_windows()[: model.inputs[1].shape[1]]
+    regions = np.asarray(regions, "float32")
+    is_inside = ((0 <= regions) & (regions <= 1)).all()
+    if regions.ndim != 2 or regions.shape[1] != 4 or not is_inside:
+        raise ValueError(
+            "`regions` must have the shape (num_regions, 4) and be 0 to 1 of "
+            f"the image. Received: regions={regions}, shape={regions.shape}"
+        )
+    return regions
 
 
 def _by_name(outputs):
@@ -112,17 +154,21 @@ def _by_name(outputs):
     return outputs
 
 
-def _archive(model, classes, image_size):
+def _archive(model, classes, image_size, grid):
     labels = tf.constant(list(classes))
     sequence_labels = tf.constant(["", *classes])  # -1, no class, comes first
     top_k = min(TOP_K, len(classes))
     image_shape = (None, image_size, image_size, 3)
 
-    def from_image(image):
+    def from_image(image, regions=None):
         # A wrong rank that reaches the model aborts the server's process.
-        image = tf.ensure_shape(image, image_shape)
+        inputs = image = tf.ensure_shape(image, image_shape)
+        if grid is not None:
+            if regions is None:
+                regions = tf.tile(grid[None], (tf.shape(image)[0], 1, 1))
+            inputs = {signature.IMAGE: image, signature.REGIONS: regions}
         # Without training=False an export can carry training behaviour.
-        outputs = _by_name(model(image, training=False))
+        outputs = _by_name(model(inputs, training=False))
         logits = tf.cast(outputs["logits"], "float32")
         answer = {signature.PROBABILITIES: tf.sigmoid(logits)}
         if "sequence" in outputs:
@@ -134,13 +180,13 @@ def _archive(model, classes, image_size):
             )
         return answer
 
-    def from_bytes(image_bytes):
+    def from_bytes(image_bytes, regions=None):
         image = tf.map_fn(
             lambda encoded: preprocess.load(encoded, image_size),
             tf.ensure_shape(image_bytes, (None,)),
             fn_output_signature=tf.TensorSpec(image_shape[1:]),
         )
-        answer = from_image(image)
+        answer = from_image(image, regions)
         values, indices = tf.math.top_k(answer[signature.PROBABILITIES], top_k)
         return {
             **answer,
@@ -148,13 +194,14 @@ def _archive(model, classes, image_size):
             signature.TOP_PROBABILITIES: values,
         }
 
+    def from_regions(image_bytes, regions):
+        regions = tf.ensure_shape(regions, model.inputs[1].shape)
+        return from_bytes(image_bytes, _checked(regions, image_bytes))
+
+    bytes_spec = tf.TensorSpec((None,), "string", name=signature.IMAGE_BYTES)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(
-        signature.SERVING_DEFAULT,
-        from_bytes,
-        [tf.TensorSpec((None,), "string", name=signature.IMAGE_BYTES)],
-    )
+    archive.add_endpoint(signature.SERVING_DEFAULT, from_bytes, [bytes_spec])
     archive.add_endpoint(
         signature.IMAGE_SIGNATURE,
         from_image,
@@ -163,28 +210,62 @@ def _archive(model, classes, image_size):
     archive.add_endpoint(
         signature.LABELS_SIGNATURE, lambda: {signature.LABELS: labels}, []
     )
+    if grid is not None:
+        archive.add_endpoint(
+            signature.REGIONS_SIGNATURE,
+            from_regions,
+            [
+                bytes_spec,
+                tf.TensorSpec(model.inputs[1].shape, name=signature.REGIONS),
+            ],
+        )
     return archive
 
 
-def _write_extras(folder, classes, image_size, card):
+def _checked(regions, image_bytes):
+    """Gives regions that fit their images, or an error that says why not."""
+    # The model clips what lies beyond the image, but NaN lies nowhere.
+    regions = tf.debugging.check_numerics(regions, "`regions` must be finite")
+    num_images, shape = tf.size(image_bytes), tf.shape(regions)
+    message = tf.strings.format(
+        "`regions` must be given for each image. Received: {} images and "
+        "`regions` of shape {}",
+        (num_images, shape),
+    )
+    check = tf.debugging.Assert(shape[0] == num_images, [message])
+    with tf.control_dependencies([check]):
+        return tf.identity(regions)
+
+
+def _write_extras(folder, classes, card):
     for path, text in {
         signature.LABELS_FILE: "".join(f"{name}\n" for name in classes),
         signature.CARD_FILE: json.dumps(card or {}, indent=2),
     }.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text)
-    # The server runs this before it takes requests: the first one is not slow.
-    request = predict_pb2.PredictRequest()
-    request.model_spec.signature_name = signature.SERVING_DEFAULT
+
+
+def _write_warmup(folder, image_size, grid):
+    """Writes what the server runs first, so that no request is slow."""
     grey = tf.fill((image_size, image_size, 3), tf.constant(128, "uint8"))
-    request.inputs[signature.IMAGE_BYTES].CopyFrom(
-        tf.make_tensor_proto([tf.io.encode_jpeg(grey).numpy()])
-    )
-    log = prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
-    )
+    image_bytes = {signature.IMAGE_BYTES: [tf.io.encode_jpeg(grey).numpy()]}
+    requests = {signature.SERVING_DEFAULT: image_bytes}
+    if grid is not None:
+        requests[signature.REGIONS_SIGNATURE] = {
+            **image_bytes,
+            signature.REGIONS: grid[None],
+        }
     with tf.io.TFRecordWriter(str(folder / signature.WARMUP_FILE)) as writer:
-        writer.write(log.SerializeToString())
+        for name, inputs in requests.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.signature_name = name
+            for key, values in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())
 
 
 def main(argv=None):

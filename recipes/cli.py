@@ -14,6 +14,8 @@ from zoo.models.baseline import explain as explain_baseline
 from zoo.models.csra import explain as explain_csra
 from zoo.models.fan import explain as explain_fan
 from zoo.models.order_free_rnn import explain as explain_order_free_rnn
+from zoo.models.rarl import explain as explain_rarl
+from zoo.models.rgnn import explain as explain_rgnn
 
 BACKBONES = {
     name: getattr(backbones, name)
@@ -32,6 +34,8 @@ EXPLAIN = {  # by the method in a run's card
     "csra": explain_csra,
     "fan": explain_fan,
     "order_free_rnn": explain_order_free_rnn,
+    "rarl": explain_rarl,
+    "rgnn": explain_rgnn,
     "gap": explain_baseline,
     "gmp": explain_baseline,
 }
@@ -47,6 +51,7 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "warmup_epochs": (0, math.inf),
     "decay_epochs": (0.1, math.inf),
     "crop_area": (0.01, 1),
+    "resize": (0, math.inf),
     "shift": (0, 0.9),
     "rand_augment": (0, math.inf),
     "label_smoothing": (0, 0.9),
@@ -60,6 +65,15 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "units": (1, math.inf),
     "dropout": (0, 0.99),
     "beam_width": (1, math.inf),
+    "num_steps": (1, math.inf),
+    "region_size": (1, math.inf),
+    "episodes": (1, math.inf),
+    "policy_weight": (0, math.inf),
+    "global_epochs": (1, math.inf),
+    "open_epochs": (1, math.inf),
+    "gate_epochs": (1, math.inf),
+    "num_regions": (1, math.inf),
+    "hidden": (1, math.inf),
 }
 
 
@@ -112,6 +126,9 @@ class Recipe:
     warmup_epochs: float = field(2.0, "of a linear rise")
     decay_epochs: float = field(4.0, DECAY_EPOCHS)
     crop_area: float = field(0.7, CROP_AREA)
+    resize: int = field(
+        0, "side that images have before a random crop of image_size; 0: none"
+    )
     shift: float = field(0.0, "most that an image moves, share of its size")
     flip: bool = field(True, FLIP)
     rand_augment: int = field(
@@ -341,7 +358,7 @@ def _boolean(text):
 
 
 @contextlib.contextmanager
-def clear_errors(kinds=(OSError, ValueError)):
+def clear_errors(kinds=(OSError, ValueError, ImportError)):
     """Ends the program with one line where the user's input is at fault.
 
     Args:

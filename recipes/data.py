@@ -7,7 +7,16 @@ import typing
 
 import numpy as np
 
-from zoo.data import coco, manifest, nus_wide, pipeline, scenes, voc, wider
+from zoo.data import (
+    coco,
+    manifest,
+    nus_wide,
+    pipeline,
+    proposals,
+    scenes,
+    voc,
+    wider,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +167,23 @@ def name_of(dataset, split, data):
     if not data.num_missing:
         return f"{dataset} {split}"
     return f"{dataset} {split} (missing images: {data.num_missing})"
+
+
+def with_regions(examples, settings):
+    """Gives examples the regions that a model looks at.
+
+    Args:
+        examples: list of `Example`.
+        settings: dict, the arguments of `zoo.data.proposals.propose`; `None`
+            for a model of whole images: its examples get none, also where the
+            user's own data has some.
+
+    Returns:
+        list of `Example`.
+    """
+    if settings:
+        return proposals.propose(examples, **settings)
+    return [dataclasses.replace(e, regions=None) for e in examples]
 
 
 def _readable(examples, name):

@@ -9,6 +9,10 @@ Run:    python recipes/evaluate.py runs/csra-scenes-tiny-seed0
             --beam_width 1 3 5
         python recipes/evaluate.py runs/fan-coco2014-resnet101-seed0 \
             --rarest 6 --smallest 6
+        python recipes/evaluate.py runs/rarl512 runs/rarl640 \
+            --views ten --sizes 512 640
+        python recipes/evaluate.py runs/rgnn-scenes-tiny-seed0 \
+            --proposals sliding_windows
 
 `--residual_weight` adds that share of each class' maximum to a trained GAP
 baseline, without training (Zhu and Wu, ICCV 2021, Table 1).
@@ -16,6 +20,12 @@ baseline, without training (Zhu and Wu, ICCV 2021, Table 1).
 `--rarest` and `--smallest` single out the classes of the fewest positives, and
 those whose objects cover the least of an image (Yan et al., IEEE Access 2019,
 Tables 3 and 4), both as counted in the split that is measured.
+
+`--views ten` averages a RARL model's scores over ten views of an image and
+over `--sizes`, by one run, or by one for each size (Chen et al., AAAI 2018).
+
+`--proposals` replaces the regions that a run was trained with;
+`sliding_windows` are what a server lays where it is given none.
 
 A split without labels, as VOC 2012 test, is predicted and not measured.
 """
@@ -29,14 +39,19 @@ import keras
 import numpy as np
 
 from recipes import cli, steps
-from recipes.data import DATASETS, name_of, read_test
-from zoo import html_report, pictures, reports, runs, training
-from zoo.data import pipeline, voc
+from recipes.data import DATASETS, name_of, read_test, with_regions
+from zoo import html_report, metrics, pictures, reports, runs, training
+from zoo.data import pipeline, proposals, voc
 from zoo.models import add_max_pooling
 from zoo.models.order_free_rnn import with_beam_width
+from zoo.models.rarl_views import ten_views
 
 REPORT = "report.html"
 NUM_PICTURES = 8  # of either kind in the report
+# Labels of RARL: an image's most probable three by the softmax of its scores,
+# without those below this (Chen et al., 2018, Table 2).
+MIN_PROBABILITY = 0.1
+TOP3_OF_SOFTMAX = f"top3_of_softmax_from_{MIN_PROBABILITY}"
 SHOWN = (  # of the recipe, in the report
     *(field.name for field in dataclasses.fields(cli.Recipe)),
     "num_heads",
@@ -57,6 +72,14 @@ SHOWN = (  # of the recipe, in the report
     "order",
     "beam_width",
     "threshold",
+    "num_steps",
+    "num_regions",
+    "region_size",
+    "lstm",
+    "locations",
+    "gate",
+    "multi_scale",
+    "proposals",
 )
 
 
@@ -64,17 +87,9 @@ def main(argv=None):
     """Prints the table of one split, and writes what was found."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.batch_size < 1:
-        parser.error(
-            f"--batch_size must be at least 1. Received: {arguments.batch_size}"
-        )
-    if any(width < 1 for width in arguments.beam_width or ()):
-        parser.error(
-            "--beam_width must be at least 1. "
-            f"Received: {' '.join(map(str, arguments.beam_width))}"
-        )
+    _check(parser, arguments)
     with cli.clear_errors():
-        card = runs.finished(arguments.run)
+        card = _card(arguments.runs)
         if arguments.output_dir and arguments.output_dir.exists():
             raise FileExistsError(
                 "Results are never overwritten, and this folder exists. "
@@ -83,7 +98,7 @@ def main(argv=None):
         dataset = arguments.dataset or card["dataset"]
         if dataset is None:
             parser.error(
-                f"{arguments.run} was converted, not trained here, so it "
+                f"{arguments.runs[0]} was converted, not trained here, so it "
                 "needs --dataset"
             )
         source = DATASETS[dataset]
@@ -120,7 +135,18 @@ def main(argv=None):
                 f"{' '.join(unmeasurable) or 'no --output_dir'}"
             )
         groups = _groups(arguments, data, images)
-        model = keras.saving.load_model(arguments.run / runs.MODEL)
+        models = [
+            keras.saving.load_model(run / runs.MODEL) for run in arguments.runs
+        ]
+        model = models[0]
+        if arguments.views:
+            # One model has all sizes, or each has its own.
+            views = {
+                size: ten_views(looking, size, arguments.margin)
+                for looking, size in zip(
+                    models * len(arguments.sizes), arguments.sizes, strict=False
+                )
+            }
         if arguments.residual_weight:
             with_maximum = add_max_pooling(model, residual_weight=1.0)
         if arguments.beam_width:
@@ -131,14 +157,22 @@ def main(argv=None):
                     for width in arguments.beam_width
                 },
             )
+        regions = _regions(arguments, card, model)
+        examples = with_regions(data.examples, regions)
+        data = dataclasses.replace(data, examples=examples)
 
-    def predict(model):
+    def predict(model, image_size=card["image_size"]):
         batches = pipeline.evaluation_batches(
-            data.examples, card["image_size"], arguments.batch_size
+            data.examples, image_size, arguments.batch_size
         )
         return training.predict(model, batches, len(targets))
 
-    outputs = predict(model)
+    if arguments.views:
+        outputs = np.mean(
+            [predict(view, size) for size, view in views.items()], axis=0
+        )
+    else:
+        outputs = predict(model)
     answers = steps.answers_of(outputs)
     if arguments.output_dir:
         runs.save_predictions(
@@ -155,23 +189,31 @@ def main(argv=None):
                 arguments.output_dir, split, data, answers.probabilities
             )
         return
-    trained_on = DATASETS.get(card["dataset"])
-    # Own data of another folder is other data.
-    if dataset == card["dataset"] and not (
-        source.own and str(pathlib.Path(data_dir).resolve()) != card["data_dir"]
-    ):
-        if split in (source.train_split, *source.overlapping):
-            images += ", TRAINING images"
-        elif split == source.validation_split:
-            images += ", VALIDATION images, which chose the epoch"
-    elif trained_on and source.images and source.images == trained_on.images:
-        images += ", may hold TRAINING images"
+    images += _note(card, dataset, source, split, data_dir)
     title = f"{card['method']} on {images}"
-    report = reports.measure(targets, classes=data.classes, **vars(answers))
-    report = {"images": images, "num_missing": data.num_missing, **report}
+    protocol = {}
+    if arguments.views:
+        title += f", ten views at {_listed(arguments.sizes)}"
+        protocol["views"] = {
+            "sizes": arguments.sizes,
+            "margin": arguments.margin,
+            "runs": list(map(str, arguments.runs)),
+        }
+    if regions:
+        title += f", regions by {regions['method']}"
+        protocol["regions"] = regions
+    report = {
+        "images": images,
+        "num_missing": data.num_missing,
+        "protocol": protocol,
+        **reports.measure(targets, classes=data.classes, **vars(answers)),
+    }
     for name, (amount, by_class) in groups.items():
         report[name] = {**reports.group(report, by_class), amount: by_class}
     print(reports.table(report, title))
+    if card["method"] == "rarl":
+        report[TOP3_OF_SOFTMAX] = _top3_of_softmax(targets, outputs)
+        print(_top3_row(report[TOP3_OF_SOFTMAX]))
     if arguments.residual_weight:
         # Logits are linear in lambda: two passes give every row.
         maximum = predict(with_maximum) - outputs
@@ -213,7 +255,13 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=pathlib.Path, help="a finished run")
+    parser.add_argument(
+        "runs",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="RUN",
+        help="a finished run; with --views, one for each of --sizes, too",
+    )
     parser.add_argument(
         "--dataset", choices=DATASETS, help="(default: the run's)"
     )
@@ -241,6 +289,34 @@ def _parser():
         help="other numbers of paths in the search of an Order-Free RNN",
     )
     parser.add_argument(
+        "--views",
+        choices=("ten",),
+        help="views of an image to average the scores of a RARL over: the "
+        "corners and the centre, of it and of its mirror image "
+        "(default: the image)",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="with --views: heights and widths of the images in pixels, over "
+        "which the scores are averaged, too",
+    )
+    parser.add_argument(
+        "--margin",
+        type=int,
+        default=64,
+        help="with --views: how much smaller a view is, in pixels "
+        "(default: 64)",
+    )
+    parser.add_argument(
+        "--proposals",
+        choices=proposals.METHODS,
+        help="another way to find the regions that an RGNN looks at, or a "
+        "RARL with given ones (default: the run's)",
+    )
+    parser.add_argument(
         "--rarest",
         type=int,
         metavar="K",
@@ -260,6 +336,78 @@ def _parser():
         "(default: print only)",
     )
     return parser
+
+
+def _check(parser, arguments):
+    """Refuses flags that do not fit, before anything is read."""
+    if arguments.batch_size < 1:
+        parser.error(
+            f"--batch_size must be at least 1. Received: {arguments.batch_size}"
+        )
+    if any(width < 1 for width in arguments.beam_width or ()):
+        parser.error(
+            "--beam_width must be at least 1. "
+            f"Received: {' '.join(map(str, arguments.beam_width))}"
+        )
+    sizes = arguments.sizes or ()
+    if bool(arguments.views) != bool(sizes) or len(set(sizes)) < len(sizes):
+        parser.error(
+            "--views ten needs --sizes, each once, and --sizes need it. "
+            f"Received: --views {arguments.views}, --sizes {arguments.sizes}"
+        )
+    if len(arguments.runs) not in (1, len(sizes)):
+        parser.error(
+            "Expected one run, or with --views one for each of --sizes. "
+            f"Received: {len(arguments.runs)} runs, {len(sizes)} sizes"
+        )
+
+
+def _card(directories):
+    """Reads the card of the first run, whose like the others must be."""
+    card, *others = map(runs.finished, directories)
+    for directory, other in zip(directories[1:], others, strict=True):
+        for name in ("method", "dataset", "classes"):
+            if other[name] != card[name]:
+                raise ValueError(
+                    f"Runs that are averaged must have the same {name}. "
+                    f"Received: {card[name]!r} in {directories[0]}, "
+                    f"{other[name]!r} in {directory}"
+                )
+    return card
+
+
+def _note(card, dataset, source, split, data_dir):
+    """Says what the training has seen of the images that are measured."""
+    trained_on = DATASETS.get(card["dataset"])
+    # Own data of another folder is other data.
+    if dataset == card["dataset"] and not (
+        source.own and str(pathlib.Path(data_dir).resolve()) != card["data_dir"]
+    ):
+        if split in (source.train_split, *source.overlapping):
+            return ", TRAINING images"
+        elif split == source.validation_split:
+            return ", VALIDATION images, which chose the epoch"
+    elif trained_on and source.images and source.images == trained_on.images:
+        return ", may hold TRAINING images"
+    return ""
+
+
+def _regions(arguments, card, model):
+    """Gives the arguments of `proposals.propose`; `None` for no regions."""
+    regions, method = card.get("proposals"), arguments.proposals
+    if not method:
+        return regions
+    if not regions:
+        raise ValueError(
+            "--proposals is for runs whose model looks at given regions. "
+            f"Received: {arguments.runs[0]}, made by {card['method']}"
+        )
+    regions = {**regions, "method": method}
+    if method == "sliding_windows":
+        # As many as a server lays, which a model may limit.
+        most = model.input["regions"].shape[1]
+        regions["num_regions"] = len(proposals.sliding_windows()[:most])
+    return regions
 
 
 def _groups(arguments, data, images):
@@ -289,6 +437,32 @@ def _groups(arguments, data, images):
             ),
         )
     return groups
+
+
+def _top3_of_softmax(targets, logits):
+    """Measures the labels of RARL's Table 2, see `MIN_PROBABILITY`."""
+    measured = metrics.precision_recall_f1(
+        targets,
+        keras.ops.convert_to_numpy(keras.ops.softmax(logits)),
+        top_k=reports.TOP_K,
+        min_probability=MIN_PROBABILITY,
+    )
+    return {k: None if np.isnan(v) else v for k, v in measured.items()}
+
+
+def _top3_row(measured):
+    """Formats them under the columns of the report's table."""
+    return (
+        "  top 3 of the softmax over classes, none below "
+        f"{MIN_PROBABILITY}\n{'':8}"
+        + "".join(
+            f"{reports.per_cent(value):>7}" for value in measured.values()
+        )
+    )
+
+
+def _listed(numbers):
+    return " and ".join(map(str, numbers))
 
 
 def _gains(before, gained):
@@ -333,6 +507,12 @@ def _write_voc_results(directory, split, data, probabilities):
 def _facts(card, report):
     """Says what the report's numbers are of, and by which protocol."""
     mode, gained = report["mAP_mode"], report.get("mAP_with_max_pooling", {})
+    own_view = {"sizes": [card["image_size"]]}
+    sizes = report["protocol"].get("views", own_view)["sizes"]
+    top3 = ", ".join(
+        f"{name} {reports.per_cent(value)}"
+        for name, value in report.get(TOP3_OF_SOFTMAX, {}).items()
+    )
     return {
         "Model": f"{card['method']} on {card['backbone']}, from the weights "
         f"{card['pretrained']!r}",
@@ -340,15 +520,22 @@ def _facts(card, report):
         f"images, seed {card['seed']}"
         if card["dataset"]
         else "not here: the model was converted",
-        "Recipe": ", ".join(
-            f"{name} {card[name]}" for name in SHOWN if name in card
-        ),
+        "Recipe": _settings({k: card[k] for k in SHOWN if k in card}),
         "Measured on": f"{report['images']}, {report['num_examples']} images "
-        f"of {card['image_size']} pixels, {len(report['AP'])} classes",
+        f"of {_listed(sizes)} pixels, {len(report['AP'])} classes",
+        **{
+            name.capitalize(): _settings(settings)
+            for name, settings in report["protocol"].items()
+        },
         "Average precision": f"{mode}; a class without "
         "positives is left out of the mean; unknown targets are left out",
         "Labels": report["labels"],
         "Top 3": f"of these, an image's {reports.TOP_K} most probable",
+        **(
+            {f"Top 3 of the softmax, from {MIN_PROBABILITY}": top3}
+            if top3
+            else {}
+        ),
         **{
             f"mAP ({mode}), {name.replace('_', ' ')}": reports.per_cent(value)
             for name, value in report["other_mAP"].items()
@@ -372,6 +559,10 @@ def _facts(card, report):
     }
 
 
+def _settings(values):
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def _sections(card, model, data, answers, report):
     """Draws the pictures of the report, see `zoo.html_report.page`."""
     targets, classes = data.targets(), data.classes
@@ -382,16 +573,17 @@ def _sections(card, model, data, answers, report):
     count = min(len(targets), NUM_PICTURES)
     spread = np.linspace(0, len(targets) - 1, count).astype(int)
     explain = cli.EXPLAIN[card["method"]](model)
+    inputs = _inputs(card, data, spread)
+    evidence = steps.evidence_of(explain, inputs)
     looked = []
-    for i, image in zip(spread, _images(card, data, spread), strict=True):
-        [evidence] = steps.evidence_of(explain, image[None])
-        figure = steps.draw(
-            image, evidence, probabilities[i], classes, targets[i]
-        )
+    for i, image, found in zip(
+        spread, steps.images_of(inputs), evidence, strict=True
+    ):
+        figure = steps.draw(image, found, probabilities[i], classes, targets[i])
         looked.append((figure, f"{data.examples[i].image_id} and its maps"))
     worst = pictures.worst_images(targets, probabilities, NUM_PICTURES)
     wrong = pictures.worst_errors(
-        _images(card, data, worst),
+        steps.images_of(_inputs(card, data, worst)),
         targets[worst],
         probabilities[worst],
         classes,
@@ -426,13 +618,13 @@ def _sections(card, model, data, answers, report):
     }
 
 
-def _images(card, data, indices):
-    """Loads a few images as the model sees them."""
+def _inputs(card, data, indices):
+    """Loads a few images, and their regions, as the model sees them."""
     batches = pipeline.evaluation_batches(
         [data.examples[i] for i in indices], card["image_size"], len(indices)
     )
-    images, _ = next(batches.as_numpy_iterator())
-    return images
+    inputs, _ = next(batches.as_numpy_iterator())
+    return inputs
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from recipes import cli, steps
+from recipes.data import with_regions
 from zoo import runs, training
 from zoo.data import pipeline
 from zoo.data.example import Example
@@ -67,6 +68,7 @@ def main(argv=None):
         print(f"error: {reason}", file=sys.stderr)
     examples = [e for i, e in enumerate(examples) if i not in bad]
     if examples:
+        examples = with_regions(examples, _proposals(card))
         batches = pipeline.evaluation_batches(examples, image_size, 32)
         outputs = training.predict(model, batches, len(examples))
         probabilities = steps.answers_of(outputs).probabilities
@@ -84,6 +86,15 @@ def main(argv=None):
             print(f"{example.image_path}: {text or 'no label'}  ({path})")
     if bad:
         sys.exit(1)
+
+
+def _proposals(card):
+    """Says how to find regions in photos that come without any."""
+    settings = card.get("proposals")
+    if settings and settings["method"] == "own":
+        print("No regions come with photos: a grid of windows is laid.")
+        return {**settings, "method": "sliding_windows"}
+    return settings
 
 
 def _labels(outputs, probabilities, threshold):

@@ -14,7 +14,7 @@ import numpy as np
 
 from export import saved_model
 from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors
-from recipes.data import Data, read_data
+from recipes.data import Data, read_data, with_regions
 from zoo import losses, metrics, pictures, reports, runs, training
 from zoo.data import pipeline
 
@@ -114,7 +114,15 @@ def _optimizer(recipe, name, learning_rate, steps):
     )
 
 
-def train(method, recipe, arguments, build, phases=None, settle=None):
+def train(
+    method,
+    recipe,
+    arguments,
+    build,
+    phases=None,
+    settle=None,
+    proposals=None,
+):
     """Trains, measures, explains and exports: the steps of every recipe.
 
     Args:
@@ -127,6 +135,8 @@ def train(method, recipe, arguments, build, phases=None, settle=None):
         settle: callable that takes the `Run` and its model in float32, settles
             what is left to choose once the weights are, and gives it as a dict
             for the card; `None` for nothing.
+        proposals: dict, the arguments of `zoo.data.proposals.propose`, for a
+            model that looks at given regions; `None` for others.
 
     Returns:
         `pathlib.Path` of the run, which has ended.
@@ -138,6 +148,7 @@ def train(method, recipe, arguments, build, phases=None, settle=None):
         "method": method,
         "dataset": arguments.dataset,
         **dataclasses.asdict(recipe),
+        **({"proposals": proposals} if proposals else {}),
     }
     with clear_errors():
         runs.check(directory, identity, arguments.resume)
@@ -154,6 +165,13 @@ def train(method, recipe, arguments, build, phases=None, settle=None):
         identity["data_sha256"] = _digest(data.training, data.validation)
         runs.check(directory, identity, arguments.resume)
         pipeline.steps_per_epoch(data.training, recipe.batch_size)
+        data = dataclasses.replace(
+            data,
+            **{
+                part: with_regions(getattr(data, part), proposals)
+                for part in ("training", "validation", "test")
+            },
+        )
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope(), training.precision(recipe.precision):
             backbone = make_backbone(recipe)
@@ -199,7 +217,7 @@ def _digest(*parts):
     return digest.hexdigest()
 
 
-def _compile(run, model, recipe):
+def _compile(run, model, recipe, loss=None):
     steps = pipeline.steps_per_epoch(run.data.training, recipe.batch_size)
     with run.building():
         model.compile(
@@ -211,7 +229,8 @@ def _compile(run, model, recipe):
                 ),
                 _optimizer(recipe, "head", recipe.head_learning_rate, steps),
             ),
-            losses.BinaryCrossentropy(
+            loss
+            or losses.BinaryCrossentropy(
                 unknown=recipe.unknown, label_smoothing=recipe.label_smoothing
             ),
             jit_compile=False,  # broken under MirroredStrategy
@@ -226,6 +245,8 @@ def fit(
     predictor=None,
     batches=None,
     watched_batches=None,
+    loss=None,
+    choose=True,
 ):
     """Trains to the last epoch and leaves the best one's weights.
 
@@ -242,13 +263,16 @@ def fit(
         batches: callable that takes the first epoch and gives what the model
             learns from; `None` for images and targets.
         watched_batches: the same for `run.watched`, one pass, in their order.
+        loss: `keras.losses.Loss` of targets and logits; `None` for the
+            cross-entropy.
+        choose: bool. `False` keeps the last epoch's weights in any case.
     """
     recipe, model = recipe or run.recipe, model or run.model
     data, watched = run.data, run.watched
     directory = run.directory / phase
     prefix = "val" if data.validation else "train"
     checkpoints = directory / "checkpoints"
-    _compile(run, model, recipe)
+    _compile(run, model, recipe, loss)
     first_epoch = training.resume(model, checkpoints) if run.resume else 0
     if first_epoch < recipe.epochs:
         model.fit(
@@ -282,7 +306,7 @@ def fit(
             shuffle=False,  # the pipeline does
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    if data.validation:
+    if data.validation and choose:
         best = training.best_checkpoint(checkpoints, f"{prefix}_mAP")
         training.load_checkpoint(model, best)
         print(f"The best epoch is that of {best}.")
@@ -290,7 +314,7 @@ def fit(
         training.load_checkpoint(model, training.last_checkpoint(checkpoints))
 
 
-def image_batches(run, recipe, first_epoch):
+def image_batches(run, recipe, first_epoch, region_targets=False):
     """Gives the images and targets that a phase learns from."""
     return pipeline.training_batches(
         run.data.training,
@@ -303,6 +327,8 @@ def image_batches(run, recipe, first_epoch):
         recipe.shift,
         recipe.rand_augment,
         recipe.flip,
+        resize=recipe.resize,
+        region_targets=region_targets,
     )
 
 
@@ -408,11 +434,12 @@ def _painter(run, attention):
         return next(batches.as_numpy_iterator())
 
     first = range(min(4, len(examples)))
-    images, first_targets = load(first)
+    inputs, first_targets = load(first)
+    images = images_of(inputs)
     targets = np.stack([example.targets for example in examples])
 
     def paint(model, probabilities):
-        evidence = evidence_of(explain, images) if attention else []
+        evidence = evidence_of(explain, inputs) if attention else []
         ap = metrics.average_precision(targets, probabilities, reports.MODE)
         worst = pictures.worst_images(targets, probabilities)
         figures = {
@@ -421,7 +448,10 @@ def _painter(run, attention):
                 targets, probabilities, classes
             ),
             "worst_errors": pictures.worst_errors(
-                load(worst)[0], targets[worst], probabilities[worst], classes
+                images_of(load(worst)[0]),
+                targets[worst],
+                probabilities[worst],
+                classes,
             ),
         }
         for i, found in enumerate(evidence):
@@ -467,7 +497,7 @@ def draw_evidence(
 
     Args:
         directory: `pathlib.Path`, made if it is not there.
-        explain: `keras.Model` from images to maps.
+        explain: as `evidence_of`.
         examples: list of `Example`; their ids name the pictures.
         probabilities: array of shape `(num_examples, num_classes)`.
         classes: sequence of str.
@@ -480,10 +510,10 @@ def draw_evidence(
     paths = [directory / f"{name}.png" for name in picture_names(examples)]
     batches = pipeline.evaluation_batches(examples, image_size, NUM_PICTURES)
     i = 0
-    for images, targets in batches.as_numpy_iterator():
-        evidence = evidence_of(explain, images)
+    for inputs, targets in batches.as_numpy_iterator():
+        evidence = evidence_of(explain, inputs)
         for image, found, present in zip(
-            images, evidence, targets, strict=True
+            images_of(inputs), evidence, targets, strict=True
         ):
             figure = draw(image, found, probabilities[i], classes, present)
             figure.savefig(paths[i])
@@ -491,22 +521,29 @@ def draw_evidence(
     return paths
 
 
-def evidence_of(explain, images):
+def images_of(inputs):
+    """Picks the images of a batch, which regions may stand beside."""
+    return inputs["image"] if isinstance(inputs, dict) else inputs
+
+
+def evidence_of(explain, inputs):
     """Lists what an `explain` says of each image, as NumPy arrays, see `draw`.
 
     Args:
-        explain: `keras.Model` from images to maps, or to a dict of arrays.
-        images: float32 array of shape `(num_images, height, width, 3)`.
+        explain: `keras.Model` from inputs to maps, or to a dict of arrays.
+        inputs: a batch as `zoo.data.pipeline.evaluation_batches` gives it:
+            images, float32 `(num_images, height, width, 3)`, or a dict with
+            these and their regions.
 
     Returns:
         list of arrays, or of dicts of arrays.
     """
     outputs = keras.tree.map_structure(
-        keras.ops.convert_to_numpy, explain(images)
+        keras.ops.convert_to_numpy, explain(inputs)
     )
     return [
         keras.tree.map_structure(lambda array, i=i: array[i], outputs)
-        for i in range(len(images))
+        for i in range(len(images_of(inputs)))
     ]
 
 
@@ -516,8 +553,9 @@ def draw(image, evidence, probabilities, classes, targets):
     Args:
         image: array of shape `(height, width, 3)`, RGB, 0 to 255.
         evidence: what the method's `explain` gives of the image: maps of
-            shape `(rows, columns, num_classes)`, or a dict with `attention`,
-            `(max_labels, rows, columns)`, and the sequence of labels.
+            shape `(rows, columns, num_classes)`; or a dict with `attention`,
+            `(max_labels, rows, columns)`, and the sequence of labels; or with
+            `regions` and either their `region_scores` or their `gates`.
         probabilities: array of shape `(num_classes,)`.
         classes: sequence of str.
         targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
@@ -528,6 +566,23 @@ def draw(image, evidence, probabilities, classes, targets):
     if not isinstance(evidence, dict):
         return pictures.evidence(
             image, evidence, probabilities, classes, targets
+        )
+    if "gates" in evidence:
+        return pictures.gates(
+            image,
+            evidence["regions"],
+            evidence["gates"],
+            classes,
+            targets,
+            probabilities,
+        )
+    if "region_scores" in evidence:
+        return pictures.glimpses(
+            image,
+            evidence["regions"],
+            evidence["region_scores"],
+            classes,
+            targets,
         )
     return pictures.sequence(
         image,

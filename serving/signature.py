@@ -14,6 +14,10 @@ every input and output is the batch, except for `labels`:
 The first two also give `sequence_labels` and `sequence_probabilities` where
 the model itself decides which labels an image has, as Order-Free RNN does.
 
+A model that looks at regions of an image, as RGNN does, lays a grid of them
+itself. Its fourth signature, `regions`, takes `image_bytes` and `regions`, and
+gives what `serving_default` gives.
+
 This file imports nothing, so that the client installs without the models and
 the models without the client.
 """
@@ -22,10 +26,14 @@ the models without the client.
 SERVING_DEFAULT = "serving_default"
 IMAGE_SIGNATURE = "image"
 LABELS_SIGNATURE = "labels"
+REGIONS_SIGNATURE = "regions"
 
 # Inputs.
 IMAGE_BYTES = "image_bytes"  # string (batch,): encoded JPEG, PNG or WebP
 IMAGE = "image"  # float32 (batch, height, width, 3), RGB, 0 to 255
+# float32 (batch, num_regions, 4): ymin xmin ymax xmax, 0 to 1 of the image. A
+# row of zeros is padding.
+REGIONS = "regions"
 
 # Outputs.
 PROBABILITIES = "probabilities"  # float32 (batch, num_classes)

@@ -35,18 +35,23 @@ BATCH_SIZE = 16  # images
 TOLERANCE = 1e-4
 UNKNOWN = "no_such_signature", 999_999_999  # and version
 ORIENTATION, ON_ITS_SIDE = 0x112, 6  # an EXIF tag, and a value of it
+# Where to look: at the whole image, a half and a quarter of it.
+REGIONS = np.array([[0, 0, 1, 1], [0, 0, 1, 0.5], [0.5, 0.5, 1, 1]], "float32")
+ANSWER = {
+    signature.PROBABILITIES,
+    signature.TOP_LABELS,
+    signature.TOP_PROBABILITIES,
+}
 SIGNATURES = {  # name -> inputs, outputs; a method may have more outputs
-    signature.SERVING_DEFAULT: (
-        {signature.IMAGE_BYTES},
-        {
-            signature.PROBABILITIES,
-            signature.TOP_LABELS,
-            signature.TOP_PROBABILITIES,
-        },
-    ),
+    signature.SERVING_DEFAULT: ({signature.IMAGE_BYTES}, ANSWER),
     signature.IMAGE_SIGNATURE: ({signature.IMAGE}, {signature.PROBABILITIES}),
     signature.LABELS_SIGNATURE: (set(), {signature.LABELS}),
+    signature.REGIONS_SIGNATURE: (  # only of a model that takes regions
+        {signature.IMAGE_BYTES, signature.REGIONS},
+        ANSWER,
+    ),
 }
+NO_REGIONS = "the model takes none"
 
 
 class CheckError(Exception):
@@ -100,6 +105,26 @@ class Checks:
 
     def metadata(self) -> str:
         """The model has the signatures that `serving.signature` names."""
+        declared = self._signatures()
+        names = [*SIGNATURES]
+        if not self._takes_regions():
+            names.remove(signature.REGIONS_SIGNATURE)
+        for name in names:
+            inputs, outputs = SIGNATURES[name]
+            found = declared.get(name)
+            _expect(found is not None, f"there is no signature {name!r}")
+            _expect(
+                inputs == set(found.inputs) and outputs <= set(found.outputs),
+                f"{name!r} takes {sorted(found.inputs)} and gives "
+                f"{sorted(found.outputs)}",
+            )
+        return f"the signatures are {', '.join(names)}"
+
+    def _takes_regions(self):
+        return signature.REGIONS_SIGNATURE in self._signatures()
+
+    def _signatures(self):
+        """Gives what the model declares of each of its signatures, by name."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             metadata_field=["signature_def"]
         )
@@ -109,15 +134,7 @@ class Checks:
         )
         declared = get_model_metadata_pb2.SignatureDefMap()
         response.metadata["signature_def"].Unpack(declared)
-        for name, (inputs, outputs) in SIGNATURES.items():
-            found = declared.signature_def.get(name)
-            _expect(found is not None, f"there is no signature {name!r}")
-            _expect(
-                inputs == set(found.inputs) and outputs <= set(found.outputs),
-                f"{name!r} takes {sorted(found.inputs)} and gives "
-                f"{sorted(found.outputs)}",
-            )
-        return f"the signatures are {', '.join(SIGNATURES)}"
+        return declared.signature_def
 
     def jpeg(self) -> str:
         """An image gets probabilities, and the highest of them in order."""
@@ -158,7 +175,7 @@ class Checks:
         """The model's own decision is known labels, each once, and padding."""
         images = np.array(self._images, object)
         outputs = self._outputs(
-            signature.SERVING_DEFAULT, signature.IMAGE_BYTES, images
+            signature.SERVING_DEFAULT, {signature.IMAGE_BYTES: images}
         )
         sequences = [outputs[name] for name in SEQUENCE if name in outputs]
         if not sequences:
@@ -191,9 +208,29 @@ class Checks:
 
     def batch(self) -> str:
         """Images in a batch get the answers that each gets alone, in order."""
-        answers = self._predict(self._images)
+        self._same_alone()
+        return f"{BATCH_SIZE} images get the answers that each gets alone"
+
+    def regions(self) -> str:
+        """The given regions matter, those of other images and padding not."""
+        if not self._takes_regions():
+            return NO_REGIONS
+        # Fewer than those of others are padded, here one and none.
+        self._same_alone([REGIONS[: (1 + i) % 4] for i in range(BATCH_SIZE)])
+        image, quarter = self._images[:1], REGIONS[-1:]
+        [whole], [part] = (
+            self._predict(image, [regions]) for regions in (REGIONS, quarter)
+        )
+        _expect(
+            (whole.probabilities != part.probabilities).any(),
+            f"a quarter gets the answer of the image, {part.probabilities}",
+        )
+        return f"{BATCH_SIZE} images with regions get what each gets alone"
+
+    def _same_alone(self, regions=None):
+        answers = self._predict(self._images, regions)
         for i in (0, BATCH_SIZE - 1):
-            [alone] = self._predict([self._images[i]])
+            [alone] = self._predict([self._images[i]], regions and [regions[i]])
             difference = np.abs(alone.probabilities - answers[i].probabilities)
             _expect(
                 difference.max() <= TOLERANCE,
@@ -205,7 +242,6 @@ class Checks:
                 f"{answers[i].sequence_labels}, and {alone.sequence_labels} "
                 "alone",
             )
-        return f"{BATCH_SIZE} images get the answers that each gets alone"
 
     def formats(self) -> str:
         """An image gets the same answers whichever way it is stored."""
@@ -256,14 +292,29 @@ class Checks:
         """Pixels without a batch are refused, and the server lives on."""
         pixels = np.zeros((8, 8, 3), "float32")
         return self._refused(
-            self._code(signature.IMAGE_SIGNATURE, signature.IMAGE, pixels)
+            self._code(signature.IMAGE_SIGNATURE, {signature.IMAGE: pixels})
         )
+
+    def wrong_regions(self) -> str:
+        """Those without a batch, of more images, or of NaN are refused."""
+        if not self._takes_regions():
+            return NO_REGIONS
+        images = np.array(self._images[:1], object)
+        for regions in (
+            REGIONS,
+            np.stack([REGIONS] * 2),
+            REGIONS[None] * np.nan,
+        ):
+            inputs = {signature.IMAGE_BYTES: images, signature.REGIONS: regions}
+            code = self._code(signature.REGIONS_SIGNATURE, inputs)
+            line = self._refused(code)
+        return line
 
     def unknown_signature(self) -> str:
         """A signature that is not there is refused."""
         images = np.array(self._images[:1], object)
         return self._refused(
-            self._code(UNKNOWN[0], signature.IMAGE_BYTES, images),
+            self._code(UNKNOWN[0], {signature.IMAGE_BYTES: images}),
             grpc.StatusCode.FAILED_PRECONDITION,
         )
 
@@ -275,12 +326,13 @@ class Checks:
             return self._refused(error.code, grpc.StatusCode.NOT_FOUND)
         raise CheckError("it got an answer")
 
-    def _outputs(self, signature_name, input_name, array):
+    def _outputs(self, signature_name, inputs):
         """Sends what no `Client` would; gives what it would change."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._model
         request.model_spec.signature_name = signature_name
-        request.inputs[input_name].CopyFrom(tf.make_tensor_proto(array))
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
         response = self._prediction.Predict(request, timeout=TIMEOUT_SECONDS)
         return {
             name: tf.make_ndarray(tensor)
@@ -300,8 +352,8 @@ class Checks:
         self._predict(self._images[:1])
         return "refused, and the next image is answered"
 
-    def _predict(self, images):
-        return self._client.predict(images, self._model)
+    def _predict(self, images, regions=None):
+        return self._client.predict(images, self._model, regions=regions)
 
 
 def _ramp():
@@ -370,9 +422,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             checks.labels,
             checks.sequences,
             checks.batch,
+            checks.regions,
             checks.formats,
             checks.corrupt_jpeg,
             checks.wrong_rank,
+            checks.wrong_regions,
             checks.unknown_signature,
             checks.unknown_version,
         )

@@ -25,6 +25,7 @@ from zoo.backbones import (
     resnet152,
     tiny,
     vgg16,
+    vgg16_fully_connected,
     vit_b16,
     vit_l16,
 )
@@ -373,7 +374,7 @@ class ContractTest(parameterized.TestCase, tf.test.TestCase):
             )
             if not name.startswith("_")
         }
-        self.assertEqual(public, set(FUNCTIONS))
+        self.assertEqual(public, {*FUNCTIONS, vgg16_fully_connected})
         rows = re.findall(r"^    (\w+) +P", backbones.__doc__, re.MULTILINE)
         self.assertEqual(len(rows), len(FUNCTIONS))
 
@@ -553,6 +554,107 @@ class Vgg16Test(tf.test.TestCase):
         )
         model = vgg16(image_size=None, pretrained=folder)
         assert_same_levels(self, model(image), expected)
+
+
+class Vgg16FullyConnectedTest(parameterized.TestCase, tf.test.TestCase):
+    """On classifiers of few filters, as keras-hub saves them."""
+
+    def classifier(self, pooling="avg", size=None):
+        backbone = keras_hub.models.VGGBackbone(
+            **SMALL["VGG16"], image_shape=(size, size, 3)
+        )
+        classifier = keras_hub.models.VGGImageClassifier(
+            backbone, num_classes=3, pooling=pooling, pooling_hidden_dim=6
+        )
+        rng = np.random.default_rng(0)
+        for weight in classifier.weights:  # the biases too
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+        return classifier
+
+    def check_computes_the_same(self, fully_connected, classifier):
+        x = np.random.default_rng(1).normal(size=(2, 7, 7, 8))
+        expected = x.astype("float32")
+        for layer in classifier.head.layers:
+            expected = layer(expected)
+            if layer.name == "fc2":
+                break
+        model = keras.Sequential(
+            [keras.Input((7, 7, 8)), keras.layers.Flatten()]
+        )
+        for weights in fully_connected:
+            dense = keras.layers.Dense(6, activation="relu")
+            model.add(dense)
+            dense.set_weights(weights)
+        self.assertAllClose(
+            model(x), tf.reshape(expected, (2, 6)), rtol=1e-5, atol=1e-5
+        )
+        self.assertTrue(np.any(expected))
+
+    # Average and maximum stand above convolutions of 7x7 and 1x1 positions.
+    @parameterized.parameters(("avg", None), ("max", None), ("flatten", 224))
+    def test_folder_of_a_classifier(self, pooling, size):
+        source = self.classifier(pooling, size)
+        folder = save(self, source)
+        fully_connected = vgg16_fully_connected(pathlib.Path(folder))
+        shapes = [[x.shape for x in pair] for pair in fully_connected]
+        self.assertEqual(shapes, [[(392, 6), (6,)], [(6, 6), (6,)]])
+        self.check_computes_the_same(fully_connected, source)
+        with mock.patch.multiple(backbones, **SMALL):
+            model = vgg16(64, folder)
+        for old, new in zip(
+            source.backbone.weights, model.weights, strict=True
+        ):
+            self.assertAllEqual(old, new)
+
+    def test_folder_of_a_backbone_has_none(self):
+        folder = save(self, self.classifier().backbone, scale=0.5)
+        self.assertIsNone(vgg16_fully_connected(folder))
+        self.assertIsNone(vgg16_fully_connected(None))
+
+    @parameterized.parameters("hf://timm/vgg16.tv_in1k", "timm's format")
+    def test_weights_of_timm(self, preset):
+        """What `from_preset` makes of them, keras-hub tests."""
+        source, argument = self.classifier(), "imagenet"
+        if "://" not in preset:
+            argument = preset = self.get_temp_dir()
+            config = pathlib.Path(preset, "config.json")
+            config.write_text('{"architecture": "vgg16"}')
+        with (
+            mock.patch.object(
+                keras_hub.models.VGGImageClassifier,
+                "from_preset",
+                return_value=source,
+            ) as from_preset,
+            mock.patch.object(
+                keras_hub.layers.ImageConverter,
+                "from_preset",
+                return_value=None,
+            ),
+        ):
+            fully_connected = vgg16_fully_connected(argument)
+        self.assertEqual(from_preset.call_args.args, (preset,))
+        self.check_computes_the_same(fully_connected, source)
+
+    def test_says_what_is_wrong_with_a_preset(self):
+        with self.assertRaisesRegex(
+            ValueError, "'vgg_16_imagenet', .*Received: pretrained='/no/such'"
+        ):
+            vgg16_fully_connected("/no/such")
+        with self.assertRaisesRegex(ValueError, "Received: pretrained=7"):
+            vgg16_fully_connected(7)
+        with (
+            mock.patch.object(
+                keras_hub.models.VGGImageClassifier,
+                "from_preset",
+                side_effect=ConnectionError("no route to host"),
+            ),
+            self.assertRaisesRegex(
+                ValueError,
+                r"(?s)no route to host.*models.VGGImageClassifier, .*"
+                r"from_preset\('hf://timm/vgg16.tv_in1k'\).save_to_preset",
+            ),
+        ):
+            vgg16_fully_connected("imagenet")
 
 
 class EfficientNetB3Test(tf.test.TestCase):

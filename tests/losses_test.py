@@ -5,7 +5,11 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from zoo.losses import BinaryCrossentropy
+from zoo.losses import (
+    BalancedBinaryCrossentropy,
+    BinaryCrossentropy,
+    SoftmaxSquaredError,
+)
 
 
 def reference(targets, logits, unknown, smoothing=0.0):
@@ -23,6 +27,44 @@ def reference(targets, logits, unknown, smoothing=0.0):
                 - (1 - smooth) * np.log(1 - probability)
             )
         losses.append(np.mean(terms) if terms else 0.0)
+    return losses
+
+
+def balanced_reference(targets, logits, unknown):
+    """Zhao et al. (2016), eq. (6), one class at a time, in float64."""
+    losses = []
+    for target_row, logit_row in zip(targets, logits, strict=True):
+        positives, negatives = [], []
+        for target, logit in zip(target_row, logit_row, strict=True):
+            probability = 1 / (1 + np.exp(-np.float64(logit)))
+            if target == 1:
+                positives.append(-np.log(probability))
+            elif target == 0 or unknown == "absent":
+                negatives.append(-np.log(1 - probability))
+        parts = [np.mean(part) for part in (positives, negatives) if part]
+        losses.append(sum(parts))
+    return losses
+
+
+def softmax_reference(targets, scores, unknown):
+    """Chen et al. (2018), eqs. (9) and (10), one class at a time."""
+    losses = []
+    for target_row, score_row in zip(targets, scores, strict=True):
+        pairs = [
+            (target == 1, np.exp(np.float64(score)))
+            for target, score in zip(target_row, score_row, strict=True)
+            if target != -1 or unknown == "absent"
+        ]
+        num_labels = sum(present for present, _ in pairs)
+        total = sum(exponential for _, exponential in pairs)
+        losses.append(
+            sum(
+                (exponential / total - present / num_labels) ** 2
+                for present, exponential in pairs
+            )
+            if num_labels
+            else 0.0
+        )
     return losses
 
 
@@ -126,3 +168,60 @@ class BinaryCrossentropyTest(parameterized.TestCase, tf.test.TestCase):
     def test_names_a_bad_unknown(self):
         with self.assertRaisesRegex(ValueError, "Received: unknown=present"):
             BinaryCrossentropy(unknown="present")
+
+
+@parameterized.product(
+    (
+        {"kind": BalancedBinaryCrossentropy, "expected": balanced_reference},
+        {"kind": SoftmaxSquaredError, "expected": softmax_reference},
+    ),
+    unknown=("absent", "ignore"),
+)
+class BalancedAndSoftmaxTest(parameterized.TestCase, tf.test.TestCase):
+    def test_matches_paper(self, kind, expected, unknown):
+        targets, logits = random_problem()
+        targets[1:4] = [[0] * 5, [1] * 5, [1, -1, 1, -1, -1]]
+        expected = expected(targets, logits, unknown)
+        loss = kind(unknown, reduction=None)(targets, logits)
+        self.assertAllClose(loss, expected, rtol=1e-5)
+        self.assertAllClose(kind(unknown)(targets, logits), np.mean(expected))
+        self.assertAllEqual(
+            kind()(targets, logits), kind()(np.maximum(targets, 0), logits)
+        )
+
+    def test_extreme_logits_are_finite(self, kind, expected, unknown):
+        targets = np.array([[1, 0, -1, 1, 0, -1], [-1] * 6], "float32")
+        logits = tf.Variable([[1e4, 1e4, 1e4, -1e4, -1e4, -1e4]] * 2)
+        with tf.GradientTape() as tape:
+            value = kind(unknown)(targets, logits)
+        self.assertAllInRange(value, 0.01, 2e4)
+        gradient = tape.gradient(value, logits)
+        self.assertAllInRange(gradient, -1, 1)
+
+    def test_ignored_entries_have_no_gradient(self, kind, expected, unknown):
+        targets = np.array([[1, 0, -1, 1], [-1] * 4, [0, 1, 0, 0]], "float32")
+        logits = tf.Variable(np.arange(12, dtype="float32").reshape(3, 4) / 9)
+        with tf.GradientTape() as tape:
+            value = kind(unknown)(targets, logits)
+        ignored = targets == -1 if unknown == "ignore" else np.zeros((3, 4))
+        if kind is SoftmaxSquaredError:  # an image without labels
+            ignored = ignored + [[0], [1], [0]]
+        self.assertAllEqual(tape.gradient(value, logits) == 0, ignored > 0)
+
+    def test_is_float32_and_serialisable(self, kind, expected, unknown):
+        targets, logits = random_problem()
+        half = tf.cast(logits, "bfloat16")
+        loss = kind(unknown, name="x", reduction="sum", dtype="float32")
+        value = loss(targets, half)
+        self.assertEqual(value.dtype, "float32")
+        exact = expected(targets, tf.cast(half, "float32").numpy(), unknown)
+        self.assertAllClose(value, np.sum(exact), rtol=1e-5)
+        config = keras.losses.serialize(loss)
+        self.assertEqual(config["registered_name"], f"zoo>{kind.__name__}")
+        loaded = keras.losses.deserialize(config)
+        self.assertEqual(loaded.get_config(), loss.get_config())
+        self.assertAllEqual(loaded(targets, half), value)
+
+    def test_names_a_bad_unknown(self, kind, expected, unknown):
+        with self.assertRaisesRegex(ValueError, "Received: unknown=present"):
+            kind("present")

@@ -273,6 +273,58 @@ def vgg16(image_size=448, pretrained=None, normalization=None):
     return _feature_pyramid("vgg16", backbone.input, features, pixels)
 
 
+def vgg16_fully_connected(pretrained):
+    """Loads FC6 and FC7, the layers between VGG-16's maps and its classifier.
+
+    RGNN reads each region of P4 with them, as a map of 7x7 positions.
+
+    Args:
+        pretrained: As of `vgg16`. Of the folders, those have the layers that
+            the whole classifier was saved to, from where `vgg16` loads too:
+            `keras_hub.models.VGGImageClassifier.save_to_preset(folder)`.
+
+    Returns:
+        `None` where `pretrained` has no such layers: it is `None`, or a folder
+        with a backbone alone. Else a pair `(kernel, bias)` of arrays for each
+        of the two, as `keras.layers.Dense` takes them: of VGG-16 `(25088,
+        4096)`, `(4096,)` and `(4096, 4096)`, `(4096,)`. The rows of the first
+        kernel stand as `keras.layers.Flatten` lays out a map of shape
+        `(7, 7, 512)`. A classifier of one's own may have other sizes.
+
+    Raises:
+        ValueError: If `pretrained` cannot be loaded. The message says what to
+            do.
+
+    Example:
+
+    >>> vgg16_fully_connected(pretrained=None) is None
+    True
+    """
+    _check_choices(pretrained, normalization=None)
+    if pretrained is None:
+        return None
+    if pretrained == "imagenet":
+        pretrained = IMAGENET_PRESETS["vgg16"]
+    preset = os.fspath(pretrained)
+    # keras-hub writes metadata with all that it saves, a task with classifiers
+    # only. A folder in the format of timm has neither, but has the layers.
+    saved, task = (
+        os.path.isfile(os.path.join(preset, name))
+        for name in ("metadata.json", "task.json")
+    )
+    if saved and not task:
+        return None
+    classifier, _ = _from_preset(
+        keras_hub.models.VGGImageClassifier, preset, options={}
+    )
+    fully_connected = []
+    for name in ("fc1", "fc2"):
+        kernel, bias = classifier.head.get_layer(name).get_weights()
+        # Most presets have convolutions here, of 7x7 and of 1x1 positions.
+        fully_connected.append((kernel.reshape(-1, len(bias)), bias))
+    return tuple(fully_connected)
+
+
 def vit_b16(image_size=224, pretrained=None, normalization=None):
     """Builds the vision transformer ViT-B/16 without its head.
 
@@ -577,22 +629,8 @@ def _check_choices(pretrained, normalization):
 
 
 def _load_preset(backbone_class, architecture, preset, options):
-    """Loads a preset of keras-hub: network and, if known, normalization."""
-    class_name = backbone_class.__name__
-    if preset not in backbone_class.presets and "://" not in preset:
-        _check_folder(class_name, sorted(backbone_class.presets), preset)
-    try:
-        backbone = backbone_class.from_preset(preset, **options)
-        normalization = _preset_normalization(preset)
-    # Each hub, and each file format, has its own exceptions.
-    except Exception as error:
-        raise ValueError(
-            f"`pretrained` could not be loaded as a `{class_name}` of "
-            f"keras-hub: {type(error).__name__}: {error}\n"
-            f"{'' if os.path.isdir(preset) else _advice(class_name, preset)}"
-            "`pretrained=None` gives random weights. "
-            f"Received: pretrained={preset!r}"
-        ) from error
+    """Loads a network, which must be `architecture`, and its normalization."""
+    backbone, normalization = _from_preset(backbone_class, preset, options)
     config = backbone.get_config()
     received = {
         # A preset's file has lists where its code may have tuples.
@@ -602,10 +640,29 @@ def _load_preset(backbone_class, architecture, preset, options):
     }
     if received != architecture:
         raise ValueError(
-            f"`pretrained` must hold a `{class_name}` with {architecture}. "
-            f"Received: pretrained={preset!r} with {received}"
+            f"`pretrained` must hold a `{backbone_class.__name__}` with "
+            f"{architecture}. Received: pretrained={preset!r} with {received}"
         )
     return backbone, normalization
+
+
+def _from_preset(hub_class, preset, options):
+    """Loads a preset of keras-hub: model and, if known, normalization."""
+    class_name = hub_class.__name__
+    if preset not in hub_class.presets and "://" not in preset:
+        _check_folder(class_name, sorted(hub_class.presets), preset)
+    try:
+        model = hub_class.from_preset(preset, **options)
+        return model, _preset_normalization(preset)
+    # Each hub, and each file format, has its own exceptions.
+    except Exception as error:
+        raise ValueError(
+            f"`pretrained` could not be loaded as a `{class_name}` of "
+            f"keras-hub: {type(error).__name__}: {error}\n"
+            f"{'' if os.path.isdir(preset) else _advice(class_name, preset)}"
+            "`pretrained=None` gives random weights. "
+            f"Received: pretrained={preset!r}"
+        ) from error
 
 
 def _advice(class_name, preset):

@@ -2,6 +2,7 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 from zoo.data import augment
 
@@ -37,16 +38,35 @@ class RandomCropTest(tf.test.TestCase):
         self.assertAllClose(boxes, np.tile([0.0, 0, 1, 1], (20, 1)))
 
 
+class RandomWindowTest(tf.test.TestCase):
+    def test_has_its_side_and_lies_anywhere(self):
+        windows = np.stack(
+            [augment.random_window(0.75, (7, i)) for i in range(200)]
+        )
+        self.assertAllClose(
+            windows[:, 2:] - windows[:, :2], np.full((200, 2), 0.75)
+        )
+        self.assertAllInRange(windows, 0, 1)
+        for start in windows[:, :2].T:
+            self.assertLess(start.min(), 0.02)
+            self.assertGreater(start.max(), 0.23)
+
+    def test_side_one_is_the_whole(self):
+        self.assertAllEqual(augment.random_window(1.0, (0, 0)), (0, 0, 1, 1))
+
+
 class RandomFlipTest(tf.test.TestCase):
     def test_mirrors_half_of_the_images(self):
         image = np.random.default_rng(0).normal(size=(4, 6, 3))
         flipped = 0
         for i in range(200):
-            result = augment.random_flip(image, (0, i)).numpy()
-            if (result == image[:, ::-1]).all():
+            result, view = augment.random_flip(image, (0, i))
+            if (result.numpy() == image[:, ::-1]).all():
                 flipped += 1
+                self.assertAllEqual(view, (0, 1, 1, 0))
             else:
                 self.assertAllEqual(result, image)
+                self.assertAllEqual(view, (0, 0, 1, 1))
         self.assertBetween(flipped, 70, 130)
 
 
@@ -56,20 +76,53 @@ class RandomShiftTest(tf.test.TestCase):
         padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), "reflect")
         seen = set()
         for i in range(200):
-            moved = augment.random_shift(image, (0, i), 2).numpy()
+            moved, view = augment.random_shift(image, (0, i), 2)
             places = [
                 (y, x)
                 for y in range(5)
                 for x in range(5)
-                if (moved == padded[y : y + 9, x : x + 12]).all()
+                if (moved == padded[y : y + 9, x : x + 12]).numpy().all()
             ]
             self.assertLen(places, 1)
             seen.update(places)
+            top, left = np.subtract(places[0], 2)
+            pixels = (top, left, top + 9, left + 12)
+            self.assertAllClose(view, np.divide(pixels, (9, 12, 9, 12)))
         self.assertLen(seen, 25)
 
     def test_zero_leaves_the_image(self):
         image = np.random.default_rng(0).normal(size=(9, 12, 3))
-        self.assertAllEqual(augment.random_shift(image, (0, 0), 0), image)
+        moved, view = augment.random_shift(image, (0, 0), 0)
+        self.assertAllEqual(moved, image)
+        self.assertAllEqual(view, (0, 0, 1, 1))
+
+
+class RegionsInViewTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("whole", (0, 0, 1, 1), (0.2, 0.4, 0.6, 0.8)),
+        ("part", (0.1, 0.2, 0.9, 1.0), (0.125, 0.25, 0.625, 0.75)),
+        ("clipped", (0.4, 0.6, 0.8, 1.0), (0, 0, 0.5, 0.5)),
+        ("mirrored", (0, 1, 1, 0), (0.2, 0.2, 0.6, 0.6)),
+        ("mirrored_part", (0.4, 1.0, 0.8, 0.6), (0, 0.5, 0.5, 1)),
+        ("beyond", (-0.1, 0.1, 0.9, 1.1), (0.3, 0.3, 0.7, 0.7)),
+        ("above_it", (0.6, 0, 1, 1), (0, 0, 0, 0)),  # they share an edge
+        ("left_of_it", (0, 0.9, 1, 1), (0, 0, 0, 0)),
+    )
+    def test_moves_a_region(self, view, expected):
+        padding = np.zeros((2, 4))
+        regions = np.float32([[0.2, 0.4, 0.6, 0.8], *padding])
+        moved = augment.regions_in_view(regions, view)
+        self.assertEqual(moved.dtype, "float32")
+        self.assertAllClose(moved, [expected, *padding])
+        # Padding is told by its zeros, so almost zero will not do.
+        zeros = np.all(np.equal([expected, *padding], 0), axis=1)
+        self.assertAllEqual(np.all(moved.numpy() == 0, axis=1), zeros)
+
+    def test_takes_no_region(self):
+        none = np.zeros((0, 4), "float32")
+        self.assertAllEqual(
+            augment.regions_in_view(none, (0, 0, 0.5, 0.5)), none
+        )
 
 
 def photo(seed=0):

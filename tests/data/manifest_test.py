@@ -109,6 +109,44 @@ class ReadTest(ManifestTestCase):
             [("cat", [0, 0.1, 0.5, 1], False)],
         )
 
+    def test_regions(self):
+        path = self.write(
+            "image,labels,regions\n"
+            "1.jpg,cat,xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9| "
+            "ymax=1 ymin=0 xmax=1 xmin=0.5 \n"
+            "2.jpg,,\n"
+            "3.jpg,,xmin=0 ymin=0 xmax=0.1 ymax=1 score=-2|"
+            "score=0.5 xmin=0 ymin=0 xmax=0.2 ymax=1|"
+            "xmin=0 ymin=0 xmax=0.3 ymax=1 score=3e0|"
+            "xmin=0 ymin=0 xmax=0.4 ymax=1 score=0.5\n"
+        )
+        first, second, third = manifest.read(path, "train").examples
+        self.assertEqual(first.regions.dtype, "float32")
+        self.assertAllClose(
+            first.regions, [[0.2, 0.1, 0.9, 0.5], [0, 0.5, 1, 1]]
+        )
+        self.assertEqual(second.regions.shape, (0, 4))
+        self.assertEqual(second.regions.dtype, "float32")
+        self.assertAllClose(third.regions[:, 3], [0.3, 0.2, 0.4, 0.1])
+
+    def test_regions_of_json_lines(self):
+        region = {"xmin": 0.1, "ymin": 0, "xmax": 1, "ymax": 0.5}
+        other = {**region, "xmin": 0.2, "score": 0.1}
+        rows = [[], [{**region, "score": 0}, other], [region]]
+        lines = [
+            json.dumps({"image": f"{i}.jpg", "labels": ["a"], "regions": row})
+            for i, row in enumerate(rows)
+        ]
+        path = self.write("\n".join(lines), "photos.jsonl")
+        regions = [e.regions for e in manifest.read(path, "train").examples]
+        self.assertEqual(regions[0].shape, (0, 4))
+        self.assertAllClose(regions[1], [[0, 0.2, 0.5, 1], [0, 0.1, 0.5, 1]])
+        self.assertAllClose(regions[2], [[0, 0.1, 0.5, 1]])
+
+    def test_no_regions_without_the_field(self):
+        path = self.write("image,labels\n1.jpg,cat\n")
+        self.assertIsNone(manifest.read(path, "train").examples[0].regions)
+
     def test_two_spellings_of_an_accent_are_one_label(self):
         name = "café"
         composed, decomposed = (
@@ -357,6 +395,46 @@ class RefusalTest(ManifestTestCase):
         # The cell with a line break begins before the line that ends it.
         text = f'{header}\n0.jpg,,,,\n"x\ny.jpg",,,,\n{line}\n'
         self.assertRegex(self.refused(text), f"(?m)photos.csv:6: .*{message}")
+
+    @parameterized.parameters(
+        ("|", "'regions' must be like 'xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9'"),
+        ("cat xmin=0 ymin=0 xmax=1 ymax=1", "'regions' must be like"),
+        ("xmin=0 ymin=0 xmax=1", "'regions' must be like"),
+        ("xmin=0 ymin=0 xmax=1 ymax=x", "'regions' has a side that is no num"),
+        ("xmin=0 ymin=0 xmax=9 ymax=1", "'regions' must have 0 <= xmin < xmax"),
+        ("xmin=0 ymin=0 xmax=1 ymax=1 score=x", "a score that is no number"),
+        ("xmin=0 ymin=0 xmax=1 ymax=1 score=nan", "a score that is not finite"),
+        (
+            "xmin=0 ymin=0 xmax=1 ymax=1|xmin=0 ymin=0 xmax=1 ymax=1 score=1",
+            "'regions' must have a score each, or none",
+        ),
+    )
+    def test_names_the_line_of_regions(self, cell, message):
+        text = f"image,labels,regions\n0.jpg,,\n1.jpg,,{cell}\n"
+        message = f"photos.csv:3: .*{message}.* Received: regions="
+        self.assertRegex(self.refused(text), message)
+
+    def test_names_the_line_of_regions_in_json(self):
+        regions = [
+            ("[7]", "'regions' must be like"),
+            ("{}", "'regions' must be a list"),
+            (
+                '[{"xmin": 0, "ymin": 0, "xmax": 1, "ymax": 1, "score": null}]',
+                "'regions' has a score that is no number",
+            ),
+        ]
+        for value, message in regions:
+            text = f'{{"image": "a", "labels": [], "regions": {value}}}'
+            message = f"photos.jsonl:1: {message}"
+            self.assertRegex(self.refused(text, "photos.jsonl"), message)
+
+    def test_regions_on_some_lines_only(self):
+        text = '{"image": "a", "labels": [], "regions": []}\n'
+        text += '{"image": "b", "labels": []}\n'
+        self.assertRegex(
+            self.refused(text, "photos.jsonl"),
+            r"photos.jsonl:2: the field 'regions' is missing, .* \[\] says",
+        )
 
     @parameterized.parameters(
         ("{", "no JSON: .* at character 2. Received: '{'"),

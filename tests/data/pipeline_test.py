@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 from zoo import preprocess
 from zoo.data import pipeline
@@ -158,6 +159,249 @@ class TrainingBatchesTest(tf.test.TestCase):
     def test_needs_one_batch(self):
         with self.assertRaisesRegex(ValueError, "3 examples, batch_size=4"):
             self.make(count=3)
+
+
+def rectangles(directory, count=4):
+    """Writes black PNGs with a white rectangle each, its first region.
+
+    Example `i` has `i` more regions, and target `i`. The pictures are small,
+    so that a pixel of the file is many of the batch.
+    """
+    made = examples(directory, count)
+    rng = np.random.default_rng(0)
+    for i, example in enumerate(made):
+        top, left = rng.integers(2, 7), rng.integers(3, 9)
+        bottom, right = rng.integers(14, 19), rng.integers(20, 27)
+        picture = np.zeros((20, 30, 3), "uint8")
+        picture[top:bottom, left:right] = 255
+        path = pathlib.Path(directory) / f"rectangle_{i}.png"
+        path.write_bytes(tf.io.encode_png(picture).numpy())
+        corners = np.sort(rng.uniform(size=(i, 2, 2)), axis=1)
+        edges = np.divide((top, left, bottom, right), (20, 30, 20, 30))
+        made[i] = dataclasses.replace(
+            example,
+            image_path=str(path),
+            targets=np.eye(count, dtype="float32")[i],
+            regions=np.float32([edges, *corners.reshape(i, 4)]),
+        )
+    return made
+
+
+def white(image):
+    """Finds the rectangle: ymin xmin ymax xmax, 0 to 1, or zeros for none.
+
+    Bilinear filters leave half of the brightness exactly at an edge.
+    """
+    rows, columns = np.where(image[..., 0] > 127.5)
+    if not len(rows):
+        return np.zeros(4)
+    pixels = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+    return np.divide(pixels, len(image))
+
+
+class RegionsTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.named_parameters(
+        ("none", {"crop_area": 1.0, "flip": False}),
+        ("crop", {"crop_area": 0.2}),
+        ("resize", {"crop_area": 1.0, "resize": 288}),
+        ("own_crop", {"crop_area": 0.5, "own": (0.22, 0.1, 0.9, 0.8)}),
+        ("whole_own_crop", {"crop_area": 1.0, "own": (0.22, 0.1, 0.9, 0.8)}),
+    )
+    def test_regions_lie_where_the_image_shows_them(self, arguments):
+        self.check(**arguments)
+
+    def test_regions_shift_with_the_image(self):
+        # The rectangles are so far inside that no gap mirrors them.
+        self.check(crop_area=0.9, shift=0.02)
+
+    def check(self, own=None, **arguments):
+        made = rectangles(self.get_temp_dir())
+        if own is not None:
+            # The window that is cut, since it has whole pixels.
+            start, end = np.reshape(own, (2, 2)) * (20, 30)
+            start, end = np.round(start), np.round(end)
+            for i, example in enumerate(made):
+                regions = example.regions.reshape(-1, 2, 2) * (20, 30)
+                regions = np.clip((regions - start) / (end - start), 0, 1)
+                made[i] = dataclasses.replace(
+                    example,
+                    crop=own,
+                    regions=regions.reshape(-1, 4).astype("float32"),
+                )
+        batches = pipeline.training_batches(
+            made, 240, 4, epochs=6, seed=0, **arguments
+        )
+        self.assertEqual(
+            batches.element_spec,
+            (
+                {
+                    "image": tf.TensorSpec((4, 240, 240, 3)),
+                    "regions": tf.TensorSpec((4, 4, 4)),
+                },
+                tf.TensorSpec((4, 4)),
+            ),
+        )
+        for inputs, targets in batches.as_numpy_iterator():
+            for image, regions, target in zip(
+                inputs["image"], inputs["regions"], targets, strict=True
+            ):
+                self.assertAllClose(
+                    regions[0], white(image), rtol=0, atol=1 / 240
+                )
+                own_regions = target.argmax() + 1
+                self.assertAllEqual(
+                    regions[own_regions:], np.zeros((4 - own_regions, 4))
+                )
+                self.assertAllInRange(regions, 0, 1)
+
+    def test_regions_that_a_crop_loses_become_padding(self):
+        made = rectangles(self.get_temp_dir())
+        corner = np.float32([[0, 0, 0.2, 0.2], [0.5, 0, 0.7, 0.1]])
+        made = [dataclasses.replace(e, regions=corner) for e in made]
+        batches = pipeline.training_batches(made, 16, 4, 6, 0, crop_area=0.2)
+        regions = np.concatenate(
+            [x["regions"] for x, _ in batches.as_numpy_iterator()]
+        ).reshape(-1, 4)
+        lost = np.all(regions == 0, axis=1)
+        self.assertBetween(lost.sum(), 5, 43)
+        sides = regions[~lost, 2:] - regions[~lost, :2]
+        self.assertAllGreater(sides, 0)
+
+    def test_evaluation_gives_the_examples_regions(self):
+        made = rectangles(self.get_temp_dir())
+        [(inputs, targets)] = pipeline.evaluation_batches(made, 240, 8)
+        self.assertAllEqual(targets, np.eye(4))
+        for i, example in enumerate(made):
+            regions = inputs["regions"][i]
+            self.assertAllEqual(regions[: i + 1], example.regions)
+            self.assertAllEqual(regions[i + 1 :], np.zeros((3 - i, 4)))
+            self.assertAllClose(
+                regions[0], white(inputs["image"][i]), rtol=0, atol=1 / 240
+            )
+
+    def test_no_region_at_all_is_one_row_of_padding(self):
+        made = [
+            dataclasses.replace(e, regions=np.zeros((0, 4), "float32"))
+            for e in rectangles(self.get_temp_dir())
+        ]
+        for batches in (
+            pipeline.training_batches(made, 16, 4, 1, 0, shift=0.2),
+            pipeline.evaluation_batches(made, 16, 4),
+        ):
+            [(inputs, _)] = batches
+            self.assertAllEqual(inputs["regions"], np.zeros((4, 1, 4)))
+
+    def test_same_seed_same_regions_also_when_resumed(self):
+        made = rectangles(self.get_temp_dir())
+
+        def draw(**arguments):
+            batches = pipeline.training_batches(
+                made, 16, 4, 3, seed=3, shift=0.2, **arguments
+            )
+            return [x["regions"] for x, _ in batches.as_numpy_iterator()]
+
+        regions = draw()
+        self.assertAllEqual(regions[1:], draw(first_epoch=1))
+        self.assertNotAllClose(regions[0], regions[1])
+
+    def test_region_targets(self):
+        box = np.float32([[0, 0, 0.5, 0.5], [0.6, 0.6, 1, 1]])
+        regions = [
+            # The box, a bit more than half of it, just half, and nothing.
+            [box[0], (0, 0, 0.5, 0.3), (0, 0, 0.5, 0.25), (0.5, 0, 0.6, 1)],
+            [(0, 0, 1, 1), box[1]],  # the second box counts too
+            [box[0]],  # of an image without boxes
+            np.zeros((0, 4)),
+        ]
+        made = [
+            dataclasses.replace(
+                example,
+                regions=np.reshape(own, (-1, 4)).astype("float32"),
+                boxes=box if i != 2 else box[:0],
+            )
+            for i, (example, own) in enumerate(
+                zip(rectangles(self.get_temp_dir()), regions, strict=True)
+            )
+        ]
+        arguments = {"crop_area": 1.0, "region_targets": True}
+        batches = pipeline.training_batches(made, 16, 4, 1, 0, **arguments)
+        [(inputs, targets)] = batches.as_numpy_iterator()
+        order = targets["targets"].argmax(axis=1)
+        self.assertAllEqual(np.sort(order), range(4))
+        self.assertAllEqual(
+            targets["region_targets"][np.argsort(order)],
+            [[1, 1, 0, 0], [0, 1, -1, -1], [-1] * 4, [-1] * 4],
+        )
+        # What the crop loses is padding, about which nothing is known.
+        arguments["crop_area"] = 0.2
+        batches = pipeline.training_batches(made, 16, 4, 9, 0, **arguments)
+        num_known = 0
+        for inputs, targets in batches.as_numpy_iterator():
+            has_boxes = targets["targets"][:, 2:3] == 0
+            known = targets["region_targets"] >= 0
+            kept = inputs["regions"].any(axis=2)
+            self.assertAllEqual(known, kept & has_boxes)
+            num_known += known.sum()
+        self.assertBetween(num_known, 9, 6 * 9 - 1)
+
+    def test_refuses_regions_of_some_examples(self):
+        made = rectangles(self.get_temp_dir())
+        made[2] = dataclasses.replace(made[2], regions=None)
+        message = "Received: regions=None in '2' and 0 others of 4 examples"
+        with self.assertRaisesRegex(ValueError, message):
+            pipeline.training_batches(made, 16, 4, 1, 0)
+        with self.assertRaisesRegex(ValueError, message):
+            pipeline.evaluation_batches(made, 16, 4)
+
+    def test_refuses_what_regions_cannot_follow(self):
+        made = rectangles(self.get_temp_dir())
+        with self.assertRaisesRegex(ValueError, "Received: rand_augment=2"):
+            pipeline.training_batches(made, 16, 4, 1, 0, rand_augment=2)
+
+    def test_refuses_targets_of_no_regions(self):
+        made = examples(self.get_temp_dir())
+        with self.assertRaisesRegex(
+            ValueError, "Received: region_targets=True"
+        ):
+            pipeline.training_batches(made, 16, 4, 1, 0, region_targets=True)
+
+
+class ResizeTest(parameterized.TestCase, tf.test.TestCase):
+    def test_shows_windows_of_the_resized_image(self):
+        # Brightness tells the place; four pixels of the file are one here.
+        ramp = np.arange(160, dtype="uint8")
+        picture = np.stack([*np.meshgrid(ramp, ramp), np.zeros((160, 160))], 2)
+        path = pathlib.Path(self.get_temp_dir()) / "ramp.png"
+        path.write_bytes(tf.io.encode_png(picture.astype("uint8")).numpy())
+        example = dataclasses.replace(
+            examples(self.get_temp_dir(), 1)[0], image_path=str(path)
+        )
+        [(resized, _)] = pipeline.evaluation_batches([example], 40, 1)
+        batches = pipeline.training_batches(
+            *([example] * 4, 30, 4, 10, 0), 0, 1.0, flip=False, resize=40
+        )
+        images = np.concatenate([x for x, _ in batches.as_numpy_iterator()])
+        # Without rounding to the file's pixels: a crop of the resized image.
+        starts = (images.mean(axis=(1, 2))[:, :2] - 79.5) / 4 + 5
+        self.assertAllInRange(starts, -0.2, 10.2)
+        self.assertLess(starts.min(), 1)
+        self.assertGreater(starts.max(), 9)
+        for image, (left, top) in zip(images, starts, strict=True):
+            rows, columns = (int(round(start)) for start in (top, left))
+            window = resized[0, rows : rows + 30, columns : columns + 30]
+            # Half a pixel for the rounding here, and one of the file's.
+            self.assertAllClose(image, window, rtol=0, atol=2 + 1)
+
+    @parameterized.parameters(
+        (15, 1.0, "Received: resize=15, image_size=16"),
+        (20, 0.7, "Received: resize=20, crop_area=0.7"),
+    )
+    def test_refuses(self, resize, crop_area, message):
+        made = examples(self.get_temp_dir(), 4)
+        with self.assertRaisesRegex(ValueError, message):
+            pipeline.training_batches(
+                *(made, 16, 4, 1, 0), 0, crop_area, resize=resize
+            )
 
 
 class CachedBatchesTest(tf.test.TestCase):

@@ -55,6 +55,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                 "warmup_epochs": 2.0,
                 "decay_epochs": 4.0,
                 "crop_area": 0.7,
+                "resize": 0,
                 "shift": 0.0,
                 "flip": True,
                 "rand_augment": 0,

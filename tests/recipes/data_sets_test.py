@@ -94,11 +94,13 @@ class OwnDataTest(tf.test.TestCase):
     def write(cls, path, rows):
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(("image", "labels", "split"))
+            # Regions are for other methods.
+            writer.writerow(("image", "labels", "split", "regions"))
+            region = "xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9"
             for image, targets, split in rows:
                 image = pathlib.Path(image).relative_to(cls.home)
                 labels = [scenes.CLASSES[k] for k in np.flatnonzero(targets)]
-                writer.writerow((image, "|".join(labels), split))
+                writer.writerow((image, "|".join(labels), split, region))
 
     @classmethod
     def train(cls, path, directory, *flags):

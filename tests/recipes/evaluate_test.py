@@ -19,19 +19,30 @@ from recipes import evaluate
 from tests.data import trees
 from zoo import backbones, metrics, models, reports, runs, training
 from zoo.data import pipeline, scenes, voc
+from zoo.models.rarl_views import ten_views
 
 IMAGE_SIZE = 64
 WEIGHTS = (0.1, 0.5, 2.0)
 
 
-def save_run(directory, method, dataset, data_dir, classes):
-    """Leaves what `evaluate` needs of a run, without training."""
-    keras.utils.set_random_seed(0)
+def save_run(directory, method, dataset, data_dir, classes, seed=0, **settings):
+    """Leaves what `evaluate` needs of a run, without training.
+
+    `settings` are of the card; a RARL with `proposals` looks at these.
+    """
+    keras.utils.set_random_seed(seed)
     build = {
         "csra": models.csra,
         "gap": models.baseline,
         "order_free_rnn": functools.partial(
             models.order_free_rnn, max_labels=3, units=8, threshold=0.01
+        ),
+        "rarl": functools.partial(
+            models.rarl,
+            num_steps=1,
+            units=8,
+            size=2,
+            locations="given" if "proposals" in settings else "learned",
         ),
     }[method]
     model = build(backbones.tiny(IMAGE_SIZE, "stamps"), len(classes))
@@ -49,6 +60,7 @@ def save_run(directory, method, dataset, data_dir, classes):
         "commit": None,
         "versions": {"keras": "3"},
         "command": "python recipes/train.py",
+        **settings,
     }
     runs.write_json(directory / runs.CARD, card)
 
@@ -348,7 +360,7 @@ class EvaluateTest(tf.test.TestCase):
     def test_loads_the_images_that_it_names(self):
         data = scenes.read(self.data, "test")
         card = {"image_size": IMAGE_SIZE}
-        images = evaluate._images(card, data, [4, 1])
+        images = evaluate._inputs(card, data, [4, 1])
         batches = pipeline.evaluation_batches(data.examples, IMAGE_SIZE, 6)
         everything, _ = next(batches.as_numpy_iterator())
         self.assertAllEqual(images, everything[[4, 1]])
@@ -360,3 +372,173 @@ class EvaluateTest(tf.test.TestCase):
             _, end = run(self.csra)
         self.assertIn("1 of 6 images of test cannot be read", end)
         self.assertNotIn("Delete", end)
+
+
+class RarlTest(tf.test.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.home = pathlib.Path(
+            cls.enterClassContext(tempfile.TemporaryDirectory())
+        )
+        cls.data = cls.home / "scenes"
+        scenes.write(cls.data, num_trainval=3, num_test=6)
+        cls.examples = scenes.read(cls.data, "test").examples
+        cls.runs = [cls.save(f"rarl{seed}", seed=seed) for seed in (0, 1)]
+
+    @classmethod
+    def save(cls, name, method="rarl", classes=scenes.CLASSES, **settings):
+        directory = cls.home / name
+        save_run(directory, method, "scenes", cls.data, classes, **settings)
+        return directory
+
+    def logits(self, directory, size):
+        """Gives the mean over ten views, and the targets."""
+        model = keras.saving.load_model(directory / runs.MODEL)
+        batches = pipeline.evaluation_batches(self.examples, size, 6)
+        images, targets = next(batches.as_numpy_iterator())
+        return ten_views(model, size, 32)(images).numpy(), targets
+
+    def evaluate(self, *arguments):
+        results = pathlib.Path(self.get_temp_dir()) / "results"
+        with mock.patch.object(evaluate, "_sections", return_value={}):
+            out, end = run(*arguments, "--output_dir", results)
+        self.assertIsNone(end)
+        return (
+            out,
+            json.loads((results / "metrics.json").read_text()),
+            np.load(results / "predictions.npz"),
+            (results / "report.html").read_text("utf-8"),
+        )
+
+    def test_every_size_goes_through_its_own_run(self):
+        flags = ("--views", "ten", "--sizes", 96, 64, "--margin", 32)
+        out, report, stored, page = self.evaluate(*self.runs, *flags)
+        small, large = (
+            self.logits(self.runs[1], 64),
+            self.logits(self.runs[0], 96),
+        )
+        logits, targets = (small[0] + large[0]) / 2, small[1]
+        probabilities = stored["probabilities"]
+        self.assertAllClose(probabilities, training.sigmoid(logits), 1e-4)
+        self.assertAllEqual(stored["targets"], targets)
+        title = "rarl on scenes test, ten views at 96 and 64"
+        self.assertIn(f"{title}\n", out)
+        self.assertIn(f"<h1>{title}</h1>", page)
+        self.assertIn("6 images of 96 and 64 pixels", page)
+        self.assertEqual(
+            report["protocol"]["views"],
+            {
+                "sizes": [96, 64],
+                "margin": 32,
+                "runs": list(map(str, self.runs)),
+            },
+        )
+
+    @pytest.mark.heavy
+    def test_one_run_may_have_all_sizes(self):
+        flags = ("--views", "ten", "--sizes", 64, 96, "--margin", 32)
+        out, _, stored, _ = self.evaluate(self.runs[0], *flags)
+        logits = [self.logits(self.runs[0], size)[0] for size in (64, 96)]
+        expected = training.sigmoid(np.mean(logits, axis=0))
+        self.assertAllClose(stored["probabilities"], expected, 1e-4)
+        self.assertIn("ten views at 64 and 96", out)
+
+    @pytest.mark.heavy
+    def test_labels_of_the_softmax(self):
+        trained = self.save("sharp")
+        model = keras.saving.load_model(trained / runs.MODEL)
+        classifier = model.get_layer("attention").classifier
+        kernel, bias = classifier.get_weights()
+        rng = np.random.default_rng(0)
+        classifier.set_weights([20 * kernel, rng.normal(size=bias.shape)])
+        runs.save_model(trained / runs.MODEL, model)
+        out, report, _, page = self.evaluate(trained)
+        batches = pipeline.evaluation_batches(self.examples, IMAGE_SIZE, 6)
+        images, targets = next(batches.as_numpy_iterator())
+        correct, counts = 0, []
+        for logits, present in zip(model(images).numpy(), targets, strict=True):
+            softmax = np.exp(logits) / np.exp(logits).sum()
+            best = np.argsort(-softmax)[:3]
+            chosen = [k for k in best if softmax[k] >= 0.1]
+            counts.append(len(chosen))
+            correct += sum(present[k] for k in chosen)
+        self.assertGreater(len(set(counts)), 1)
+        measured = report["top3_of_softmax_from_0.1"]
+        self.assertAllClose(measured["OP"], correct / sum(counts))
+        self.assertAllClose(measured["OR"], correct / targets.sum())
+        row = "".join(f"{100 * value:7.2f}" for value in measured.values())
+        self.assertIn(f"none below 0.1\n{'':8}{row}\n", out)
+        fact = f"CP {100 * measured['CP']:.2f}, CR"
+        title = "Top 3 of the softmax, from 0.1"
+        self.assertIn(f"<dt>{title}</dt><dd>{fact}", page)
+
+    @pytest.mark.heavy
+    def test_regions_are_those_of_the_run_or_of_another_method(self):
+        settings = {"method": "edge_boxes", "num_regions": 1, "nms": 0.7}
+        trained = self.save("given", proposals=settings)
+        model = keras.saving.load_model(trained / runs.MODEL)
+        batches = pipeline.evaluation_batches(self.examples, IMAGE_SIZE, 6)
+        images, _ = next(batches.as_numpy_iterator())
+        laid = np.array([[0, 0, 0.5, 1]], "float32")
+        for flags, asked in (
+            ((), settings),
+            (
+                ("--proposals", "sliding_windows"),
+                {**settings, "method": "sliding_windows"},
+            ),
+        ):
+
+            def propose(examples, asked=asked, **received):
+                self.assertEqual(received, asked)
+                return [dataclasses.replace(e, regions=laid) for e in examples]
+
+            with mock.patch.object(evaluate.proposals, "propose", propose):
+                out, report, stored, page = self.evaluate(trained, *flags)
+            shutil.rmtree(f"{self.get_temp_dir()}/results")
+            title = f"rarl on scenes test, regions by {asked['method']}"
+            self.assertIn(f"{title}\n", out)
+            self.assertEqual(report["protocol"], {"regions": asked})
+            self.assertIn(f"method {asked['method']}, num_regions 1", page)
+            logits = model(
+                {"image": images, "regions": np.tile(laid, (6, 1, 1))}
+            )
+            self.assertAllClose(
+                stored["probabilities"], training.sigmoid(logits.numpy()), 1e-4
+            )
+
+    @pytest.mark.heavy
+    def test_pictures_show_the_regions(self):
+        settings = {"method": "sliding_windows", "num_regions": 1}
+        for name, options in {"a": {}, "b": {"proposals": settings}}.items():
+            results = self.home / f"results of {name}"
+            out, end = run(self.save(name, **options), "--output_dir", results)
+            self.assertIsNone(end)
+            page = (results / "report.html").read_text("utf-8")
+            self.assertLen(re.findall('<img class="photos"', page), 6 + 1)
+
+    def test_refuses_what_does_not_fit(self):
+        other = self.save("csra", "csra")
+        fewer = self.save("fewer", classes=scenes.CLASSES[:-1])
+        given = {"method": "edge_boxes", "num_regions": 1}
+        given = self.save("refused", proposals=given)
+        one, two = self.runs
+        ten, sizes = ("--views", "ten"), ("--sizes", 64, 96)
+        for command, message in (
+            ((one, *ten), "--views ten, --sizes None"),
+            ((one, *sizes), "--views None, --sizes .64, 96."),
+            ((one, *ten, "--sizes", 64, 64), "--sizes .64, 64."),
+            ((one, two), "2 runs, 0 sizes"),
+            ((one, two, *ten, "--sizes", 64), "2 runs, 1 sizes"),
+            ((one, other, *ten, *sizes), "same method.*'csra' in"),
+            ((one, fewer, *ten, *sizes), "same classes"),
+            ((other, *ten, *sizes), "made by `rarl`. Received: model='csra'"),
+            ((given, *ten, *sizes), "Received: locations='given'"),
+            ((one, *ten, "--sizes", 100), "multiple of 16 .* image_size=100"),
+            ((one, "--proposals", "own"), "Received: .*rarl0, made by rarl"),
+        ):
+            with contextlib.redirect_stderr(io.StringIO()) as printed:
+                out, end = run(*command)
+            self.assertEqual(out, "")
+            text = printed.getvalue() if end == 2 else end
+            self.assertRegex(text.strip(), re.compile(message, re.S))

@@ -121,6 +121,22 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
             ):
                 client.predict([b"x"])
 
+    def test_pads_regions(self):
+        service = FakeService()
+        whole, half = [[0, 0, 1, 1]], np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]])
+        with serving(service) as target, Client(target) as client:
+            answers = client.predict([b"1", b"22"], regions=[whole, half])
+            client.predict([b"1"], "rgnn", 3, regions=[np.zeros((0, 4))])
+        self.assertAllEqual([a.probabilities[0] for a in answers], [1, 2])
+        first, second = service.requests
+        self.assertEqual(first.model_spec.signature_name, "regions")
+        self.assertEqual(second.model_spec.version.value, 3)
+        sent = tf.make_ndarray(first.inputs["regions"])
+        self.assertDTypeEqual(sent, "float32")
+        self.assertAllEqual(sent, [[*whole, [0] * 4], half])
+        sent = tf.make_ndarray(second.inputs["regions"])
+        self.assertAllEqual(sent, np.zeros((1, 1, 4)))
+
     def test_sends_its_deadline(self):
         service = FakeService()
         with serving(service) as target:
@@ -165,6 +181,34 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
                     client.predict([b"x", b"x" * (largest + 1)])
         self.assertEqual([int(p.probabilities[0]) for p in predictions], sizes)
         self.assertEqual(batch_sizes(service), [1, 1, 1, 2, 31])
+
+    def test_splits_regions_with_their_images(self):
+        service = FakeService()
+        regions = [np.full((1 + i % 3, 4), i / 9) for i in range(9)]
+        images = [b"x" * (1 + i) for i in range(9)]
+        with serving(service) as target, Client(target) as client:
+            with mock.patch.object(client_module, "MAX_REGIONS", 13):
+                client.predict(images, regions=regions)
+            self.assertEqual(batch_sizes(service), [4, 4, 1])  # of 3 regions
+            sent = np.concatenate(
+                [tf.make_ndarray(r.inputs["regions"]) for r in service.requests]
+            )
+            self.assertAllEqual(
+                sent[:, 0, 0], np.float32([r[0, 0] for r in regions])
+            )
+            with mock.patch.object(client_module, "MAX_REGIONS", 2):
+                client.predict(images[:2], regions=regions[1:3])
+        self.assertEqual(batch_sizes(service), [4, 4, 1, 1, 1])
+
+    def test_splits_by_size_of_regions(self):
+        service, limit = FakeService(), 100_000
+        regions = [np.zeros((3000, 4))] * 3
+        with serving(service, limit) as target:
+            with Client(target, max_message_bytes=limit) as client:
+                client.predict([b"x"] * 3, regions=regions)
+                with self.assertRaisesRegex(ValueError, "1 to 50968 bytes"):
+                    client.predict([b"x" * 50_969], regions=regions[:1])
+        self.assertEqual(batch_sizes(service), [1, 1, 1])
 
     def test_too_large_an_answer(self):
         with serving(FakeService(label=b"x" * 5000)) as target:
@@ -239,6 +283,20 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
         with Client(FREE_PORT) as client:
             with self.assertRaisesRegex(error, message):
                 client.predict(images)
+
+    @parameterized.parameters(
+        ([], "Received: 0 arrays and 1 images"),
+        ([[0, 0, 1, 1]], r"Received: regions\[0\] of shape \(4,\)"),
+        ([np.zeros((3, 5))], r"Received: regions\[0\] of shape \(3, 5\)"),
+        ([[[0, 0, 0, 0], [0, 0, 32, 64]]], r"\[0\]\[1\]=\[0.0, 0.0, 32.0, 64"),
+        ([[[-0.5, 0, 1, 1]]], r"0 to 1.*\[0\]\[0\]=\[-0.5"),
+        ([[[0.5, 0.5, 0.25, 1]]], "ymin xmin ymax xmax.*0.25"),
+        ([[[0, 0, np.nan, 1]]], "nan"),
+    )
+    def test_bad_regions(self, regions, message):
+        with Client(FREE_PORT) as client:
+            with self.assertRaisesRegex(ValueError, message):
+                client.predict([b"x"], regions=regions)
 
     def test_bad_timeout(self):
         with self.assertRaisesRegex(ValueError, "Received: timeout_seconds=0"):

@@ -76,6 +76,17 @@ def photo(message):
     return request({"image_bytes": message})
 
 
+def regions(**inputs):
+    return request(
+        {
+            "image_bytes": string_tensor(small_model.jpeg(255)),
+            "regions": float_tensor(1, 2, 4),
+            **inputs,
+        },
+        signature="regions",
+    )
+
+
 def eventually(condition):
     """Waits until `condition()` holds; says whether it ever did."""
     end = time.monotonic() + TIMEOUT_SECONDS
@@ -177,6 +188,42 @@ BAD_REQUESTS = (
         "serving_default",
     ),
     ("output", request(outputs=["x"]), "INVALID_ARGUMENT", "'x'"),
+    (
+        "no_regions",
+        request(signature="regions"),
+        "INVALID_ARGUMENT",
+        "Missing: .'regions'",
+    ),
+    (
+        "dtype_of_regions",
+        regions(regions=string_tensor(b"a")),
+        "INVALID_ARGUMENT",
+        "'regions' must be DT_FLOAT.*DT_STRING",
+    ),
+    (
+        "rank_of_regions",
+        regions(regions=float_tensor(2, 4)),
+        "INVALID_ARGUMENT",
+        r"'regions'.*\(2, 4\)",
+    ),
+    (
+        "corners_of_regions",
+        regions(regions=float_tensor(1, 2, 5)),
+        "INVALID_ARGUMENT",
+        r"'regions'.*\(1, 2, 5\)",
+    ),
+    (
+        "regions_of_more_images",
+        regions(regions=float_tensor(2, 2, 4)),
+        "INVALID_ARGUMENT",
+        "'regions' failed",
+    ),
+    (
+        "photo_with_regions",
+        regions(image_bytes=float_tensor(1)),
+        "INVALID_ARGUMENT",
+        "'image_bytes' must be DT_STRING",
+    ),
 )
 
 
@@ -232,6 +279,13 @@ class AnswersTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(
             tf.make_ndarray(response.outputs["probabilities"]),
             np.zeros((2, 3)),
+        )
+        response = self.predict(
+            regions(regions=tf.make_tensor_proto([[[0.0, 0.5, 0.5, 1.0]]]))
+        )
+        self.assertAllClose(
+            tf.make_ndarray(response.outputs["probabilities"]),
+            [[0.0625, 0.25, 0.125]],
         )
         response = self.predict(request({}, signature="labels", version=7))
         labels = tf.make_ndarray(response.outputs["labels"])

@@ -17,6 +17,8 @@ SIZE = 8  # pixels, height and width of what `image` takes
 class SmallModel(tf.Module):
     """Calls an image the more of everything the brighter it is.
 
+    And, given regions of it, the larger the largest of them is.
+
     Args:
         gate: `None`, or path of a folder: `serving_default` writes a file
             `started` into it and goes on when there is a file `go`.
@@ -59,6 +61,24 @@ class SmallModel(tf.Module):
         brightness = tf.reduce_mean(image, axis=[1, 2, 3])
         return {"probabilities": brightness[:, None] / 255.0 * self.scale}
 
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([None, None, 4], tf.float32),
+        ]
+    )
+    def regions(self, image_bytes, regions):
+        tf.debugging.assert_equal(tf.size(image_bytes), tf.shape(regions)[0])
+        regions = tf.debugging.check_numerics(regions, "regions")
+        sides = regions[..., 2:] - regions[..., :2]
+        area = tf.reduce_max(tf.reduce_prod(sides, axis=-1), axis=1)[:, None]
+        answer = self.serving_default(image_bytes)
+        return {
+            "probabilities": area * answer["probabilities"],
+            "top_labels": answer["top_labels"],
+            "top_probabilities": area * answer["top_probabilities"],
+        }
+
     @tf.function(input_signature=[])
     def labels(self):
         return {"labels": tf.constant(CLASSES)}
@@ -99,6 +119,7 @@ def save(base_path, version, gate=None, warmup=None):
         signatures={
             "serving_default": model.serving_default,
             "image": model.image,
+            "regions": model.regions,
             "labels": model.labels,
         },
     )

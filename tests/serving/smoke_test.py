@@ -17,8 +17,9 @@ from tests.serving import small_model
 from zoo import preprocess
 
 CHECKS = (
-    *("status", "metadata", "jpeg", "labels", "sequences", "batch", "formats"),
-    *("corrupt jpeg", "wrong rank", "unknown signature", "unknown version"),
+    *("status", "metadata", "jpeg", "labels", "sequences", "batch", "regions"),
+    *("formats", "corrupt jpeg", "wrong rank", "wrong regions"),
+    *("unknown signature", "unknown version"),
 )
 Status = get_model_status_pb2.ModelVersionStatus
 
@@ -74,8 +75,12 @@ FAULTS = (
     ("top_names", changing(lambda n: n[:, ::-1], "top_labels"), ["labels"]),
     ("same_names", changing(lambda n: n[[1, 1, 2]], "labels"), ["labels"]),
     ("few_names", changing(lambda n: n[:2], "labels"), ["labels"]),
-    ("order", changing(lambda p: p[::-1], "probabilities"), ["batch"]),
-    ("order_of_sequences", sequences_by_place, ["batch"]),
+    (
+        "order",
+        changing(lambda p: p[::-1], "probabilities"),
+        ["batch", "regions"],
+    ),
+    ("order_of_sequences", sequences_by_place, ["batch", "regions"]),
 )
 SEQUENCES = (  # name, labels, probabilities, the fault with them
     ("whole", ["dog", "person"], [0.2, 0.9], None),
@@ -138,6 +143,9 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
         self.assertStartsWith(lines["jpeg"], "person has 0.")
         self.assertEqual(lines["labels"], "3 classes")
         self.assertEqual(lines["sequences"], "the model gives none")
+        self.assertEndsWith(lines["metadata"], "image, labels, regions")
+        self.assertStartsWith(lines["regions"], "16 images with regions get")
+        self.assertStartsWith(lines["wrong regions"], "refused")
 
     def test_unknown_model_ends_it(self):
         lines, failed = self.run_main(model="big")
@@ -156,6 +164,10 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
         ("image", lambda signatures: signatures.pop("image")),
         ("labels", lambda signatures: signatures["labels"].outputs.clear()),
         ("labels", lambda signatures: signatures["labels"].inputs["x"]),
+        (
+            "regions",
+            lambda signatures: signatures["regions"].inputs.pop("regions"),
+        ),
     )
     def test_wrong_signature(self, name, change):
         version = self.server.models["small"].version()
@@ -166,6 +178,42 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
             lines, failed = self.run_main()
         self.assertIn("metadata", failed)
         self.assertIn(f"'{name}'", lines["metadata"])
+
+    def test_a_model_without_regions(self):
+        version = self.server.models["small"].version()
+        signatures = type(version.signatures)()
+        signatures.CopyFrom(version.signatures)
+        signatures.signature_def.pop("regions")
+        with mock.patch.object(version, "signatures", signatures):
+            lines, failed = self.run_main()
+        self.assertEqual(failed, [])
+        self.assertEndsWith(lines["metadata"], "default, image, labels")
+        self.assertEqual(lines["regions"], "the model takes none")
+        self.assertEqual(lines["wrong regions"], "the model takes none")
+
+    def test_padding_counts(self):
+        def predict(real, request):
+            response = real(request)
+            if "regions" in request.inputs:
+                regions = tf.make_ndarray(request.inputs["regions"])
+                rows = (regions == 0).all(axis=-1).sum(axis=-1)[:, None]
+                fault = changing(lambda p: p * 0.9**rows, *PROBABILITIES)
+                fault(response)
+            return response
+
+        lines = self.check_fault(predict, ["regions"])
+        self.assertRegex(lines["regions"], "image 0 of 16 differs by")
+
+    def test_regions_do_not_matter(self):
+        def predict(real, request):
+            if request.model_spec.signature_name == "regions":
+                real(request)  # or its error
+                request.model_spec.signature_name = "serving_default"
+                del request.inputs["regions"]
+            return real(request)
+
+        lines = self.check_fault(predict, ["regions"])
+        self.assertRegex(lines["regions"], "a quarter gets the answer of the")
 
     @parameterized.named_parameters(*FAULTS)
     def test_wrong_answer(self, fault, expected):
@@ -254,7 +302,13 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
             return good.get(name) or next(iter(good.values()))
 
         lines = self.check_fault(
-            predict, ["corrupt jpeg", "wrong rank", "unknown signature"]
+            predict,
+            [
+                "corrupt jpeg",
+                "wrong rank",
+                "wrong regions",
+                "unknown signature",
+            ],
         )
         self.assertEqual(lines["wrong rank"], "it got an answer")
 
@@ -266,7 +320,13 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
                 raise RequestError("oh", grpc.StatusCode.INTERNAL) from error
 
         lines = self.check_fault(
-            predict, ["corrupt jpeg", "wrong rank", "unknown signature"]
+            predict,
+            [
+                "corrupt jpeg",
+                "wrong rank",
+                "wrong regions",
+                "unknown signature",
+            ],
         )
         self.assertIn("INTERNAL and not INVALID", lines["wrong rank"])
         self.assertIn("and not FAILED_PRE", lines["unknown signature"])
@@ -283,7 +343,7 @@ class SmokeTest(parameterized.TestCase, tf.test.TestCase):
                 alive[0] = False
                 raise
 
-        lines = self.check_fault(predict, CHECKS[-4:])
+        lines = self.check_fault(predict, CHECKS[-5:])
         self.assertIn("it is dead", lines["corrupt jpeg"])
 
     def test_labels_are_refused(self):  # as by a server that batches

@@ -1,9 +1,18 @@
-"""Random changes of a training image; each is a function of its seed."""
+"""Random changes of a training image; each is a function of its seed.
+
+A change that moves pixels also says which part of the image it shows, the
+view: ymin xmin ymax xmax, 0 to 1 of the image before it. What lies outside of
+the image is filled in, and a view with xmax before xmin is mirrored. By its
+view, `regions_in_view` takes the regions of an image along.
+"""
 
 import functools
 
 import keras
 import tensorflow as tf
+
+# A share of an image's side, far below a pixel, that is left by rounding.
+NOTHING = 1e-6
 
 
 def random_crop(shape, seed, min_area=0.7, max_ratio=4 / 3):
@@ -35,6 +44,21 @@ def random_crop(shape, seed, min_area=0.7, max_ratio=4 / 3):
     return tf.concat([start, start + sides], axis=0)
 
 
+def random_window(side, seed):
+    """Draws a window of a fixed size, at any place in the image.
+
+    Args:
+        side: float in `(0, 1]`. Height and width of the window, as shares of
+            those of the image.
+        seed: int32 tensor `(2,)`.
+
+    Returns:
+        float32 tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of the image.
+    """
+    start = tf.random.stateless_uniform((2,), seed) * (1 - side)
+    return tf.concat([start, start + side], axis=0)
+
+
 def random_shift(image, seed, max_shift):
     """Moves an image by whole pixels; its mirror image fills the gap.
 
@@ -48,7 +72,7 @@ def random_shift(image, seed, max_shift):
             and the width.
 
     Returns:
-        Tensor of the same shape and dtype.
+        Tensor of the same shape and dtype, and the view, float32 `(4,)`.
     """
     padding = [[max_shift, max_shift], [max_shift, max_shift], [0, 0]]
     padded = tf.pad(image, padding, "REFLECT")
@@ -59,7 +83,14 @@ def random_shift(image, seed, max_shift):
     )
     height, width = tf.unstack(tf.shape(image)[:2])
     shifted = padded[top : top + height, left : left + width]
-    return tf.ensure_shape(shifted, image.shape)
+    # Pixel y of the result is pixel y + top - max_shift of the image, whole
+    # pixels both: in shares of the height, a view that is as tall as the image.
+    start = tf.stack([(top - max_shift) / height, (left - max_shift) / width])
+    start = tf.cast(start, "float32")
+    return (
+        tf.ensure_shape(shifted, image.shape),
+        tf.concat([start, start + 1], axis=0),
+    )
 
 
 def random_flip(image, seed):
@@ -70,9 +101,48 @@ def random_flip(image, seed):
         seed: int32 tensor `(2,)`.
 
     Returns:
-        Tensor of the same shape and dtype.
+        Tensor of the same shape and dtype, and the view, float32 `(4,)`.
     """
-    return tf.image.stateless_random_flip_left_right(image, seed)
+    is_mirrored = tf.random.stateless_uniform((), seed) < 0.5
+    flipped = tf.cond(
+        is_mirrored, lambda: tf.reverse(image, [1]), lambda: image
+    )
+    view = tf.where(is_mirrored, (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 1.0, 1.0))
+    return tf.ensure_shape(flipped, image.shape), view
+
+
+def regions_in_view(regions, view):
+    """Gives regions of an image as regions of a view of it.
+
+    Shares of a side are the same before and after a resize, whose pixels
+    cover the image from edge to edge; so there is no view of it.
+
+    Args:
+        regions: float32 tensor of shape `(num_regions, 4)`: ymin xmin ymax
+            xmax, 0 to 1 of the image; a row of zeros is padding.
+        view: float32 tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of the image;
+            it may reach beyond, and be mirrored, xmax before xmin.
+
+    Returns:
+        float32 tensor of the same shape: what the view shows of each region,
+        0 to 1 of the view; a row of zeros where it shows nothing.
+
+    Example:
+
+    >>> upper_left = tf.constant([[0.0, 0.0, 0.5, 0.5]])
+    >>> mirrored_upper_half = (0.0, 1.0, 0.5, 0.0)
+    >>> regions_in_view(upper_left, mirrored_upper_half).numpy().tolist()
+    [[0.0, 0.5, 1.0, 1.0]]
+    """
+    start, end = tf.split(tf.cast(view, "float32"), 2)
+    corners = [
+        tf.clip_by_value((corner - start) / (end - start), 0, 1)
+        for corner in tf.split(regions, 2, axis=1)
+    ]
+    upper_left, lower_right = tf.minimum(*corners), tf.maximum(*corners)
+    is_seen = tf.reduce_all(lower_right - upper_left > NOTHING, axis=1)
+    seen = tf.concat([upper_left, lower_right], axis=1)
+    return tf.where(is_seen[:, None], seen, 0)
 
 
 class RandAugment:

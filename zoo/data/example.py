@@ -24,6 +24,8 @@ class Example:
         size: `None`, or height and width of the file's image in pixels, where
             the data set's annotations say it. The file itself is not asked.
             A box is a share of it.
+        regions: `None`, or where a method is to look, best first: float32
+            array of shape `(num_regions, 4)`, in the units of `boxes`.
     """
 
     image_id: str
@@ -34,6 +36,7 @@ class Example:
     box_difficult: np.ndarray
     crop: tuple[float, float, float, float] | None = None
     size: tuple[int, int] | None = None
+    regions: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,10 +7,15 @@ The order of operations stands here once:
     cached       shuffle indices -> batch -> read features -> prefetch
     evaluation   read -> decode -> resize -> batch -> prefetch
 
+A crop is drawn first, so that of a JPEG only a part is decoded. It lies on
+whole pixels of the file, and shift and flip on whole pixels of the image, so
+that regions, where the examples have them, follow exactly.
+
 Everything random follows from the seed, the epoch and the example's index, so
 an epoch gives the same pixels in a run that was resumed before it.
 """
 
+import functools
 import os
 import sys
 
@@ -19,11 +24,12 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
-from zoo.data import augment
+from zoo.data import augment, boxes
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
 # averaging all. It takes a fifth of the time, and crops differ by more.
 TRAINING_ANTIALIAS = 1.5
+IOU = 0.5  # with a true box, above which a region counts as an object
 MANY = 1000  # images that take long enough to show progress
 
 
@@ -38,6 +44,8 @@ def training_batches(
     shift=0.0,
     rand_augment=0,
     flip=True,
+    resize=0,
+    region_targets=False,
 ):
     """Makes the batches of all epochs, one after the other.
 
@@ -46,7 +54,8 @@ def training_batches(
     serves all epochs: hand it to `fit` with `steps_per_epoch`.
 
     Args:
-        examples: list of `Example`, at least `batch_size`.
+        examples: list of `Example`, at least `batch_size`; all of them with
+            regions, or none.
         image_size: int. Height and width of the images, in pixels.
         batch_size: int. Images in a batch, over all replicas.
         epochs: int. Epoch to stop before.
@@ -58,31 +67,87 @@ def training_batches(
             as a share of its size.
         rand_augment: int. Operations of `augment.RandAugment` on an image.
         flip: bool. Whether half of the images are mirrored.
+        resize: int. Height and width, in pixels, to which images are brought
+            before a random crop of `image_size` pixels; 0 for no such crop.
+            What the crop shows is cut from the file and resized once, which
+            gives the same pixels but for less than one of the file's at the
+            edges.
+        region_targets: bool. Whether to say which regions lie on an object.
 
     Returns:
         `tf.data.Dataset` of images, float32 `(batch_size, image_size,
         image_size, 3)`, RGB, 0 to 255, and targets, float32 `(batch_size,
         num_classes)`: 1 present, 0 absent, -1 unknown.
 
+        Where the examples have regions, a dict in place of the images:
+        `"image"`, and `"regions"`, float32 `(batch_size, num_regions, 4)`:
+        ymin xmin ymax xmax, 0 to 1 of the image that the batch holds, in the
+        examples' order. There are as many rows as the example with most
+        regions has; a row of zeros is padding, or a region that the crop or
+        the shift left nothing of.
+
+        With `region_targets`, a dict in place of the targets: `"targets"`,
+        and `"region_targets"`, float32 `(batch_size, num_regions)`: 1 where
+        the IoU of the whole region with a true box, difficult or not, is
+        above `IOU`, else 0; -1 for a row of zeros and in an example without
+        boxes.
+
     Raises:
-        ValueError: If there are fewer examples than a batch has.
+        ValueError: If there are fewer examples than a batch has; if some
+            examples have regions and some have not; if `resize` is less than
+            `image_size` or comes with a `crop_area` below 1; if there are
+            regions and `rand_augment`, or no regions but `region_targets`.
     """
     order = _order(examples, batch_size, epochs, seed, first_epoch)
     columns = _columns(examples)
+    has_regions = "regions" in columns
+    if has_regions and rand_augment:
+        raise ValueError(
+            "`rand_augment` must be 0 where the examples have regions: some "
+            "of its operations move pixels away from them. "
+            f"Received: rand_augment={rand_augment}"
+        )
+    if region_targets:
+        if not has_regions:
+            raise ValueError(
+                "`region_targets` needs examples with regions. "
+                f"Received: region_targets={region_targets}"
+            )
+        columns["region_targets"] = _region_targets(
+            examples, columns["regions"].shape[1]
+        )
+    if resize and resize < image_size:
+        raise ValueError(
+            "`resize` must be 0 or at least `image_size`. "
+            f"Received: resize={resize}, image_size={image_size}"
+        )
+    if resize and crop_area < 1:
+        raise ValueError(
+            "`resize` is another crop than that of `crop_area`, which must "
+            f"be 1 with it. Received: resize={resize}, crop_area={crop_area}"
+        )
     whole = _all_whole(examples)
-    augmented = crop_area < 1 or shift or rand_augment or flip
+    cropped = crop_area < 1 or resize
+    augmented = cropped or shift or rand_augment or flip
     antialias_above = TRAINING_ANTIALIAS if augmented else 1.0
     if rand_augment:
         change = augment.RandAugment(rand_augment)
 
+    def draw(shape, seed):
+        if resize:
+            return augment.random_window(image_size / resize, seed)
+        return augment.random_crop(shape, seed, crop_area)
+
     def load(epoch, index):
-        path, crop, targets = (column[index] for column in columns)
+        row = {name: column[index] for name, column in columns.items()}
         # A picture has four seeds: of its crop, shift, flip and operations.
         seed_of_image = tf.random.fold_in(tf.stack([seed, epoch]), index)
         seeds = tf.random.split(seed_of_image, 4)
-        image_bytes = tf.io.read_file(path)
-        if crop_area < 1:
-            crop = _crop_inside(image_bytes, crop, seeds[0], crop_area)
+        image_bytes = tf.io.read_file(row["path"])
+        crop, views = row["crop"], []
+        if cropped:
+            crop, view = _crop_inside(image_bytes, crop, draw, seeds[0])
+            views.append(view)
         elif whole:
             crop = None
         image = preprocess.load(
@@ -90,12 +155,24 @@ def training_batches(
         )
         if shift:
             pixels = round(shift * image_size)
-            image = augment.random_shift(image, seeds[1], pixels)
+            image, view = augment.random_shift(image, seeds[1], pixels)
+            views.append(view)
         if rand_augment:
             image = change(image, seeds[3])
         if flip:
-            image = augment.random_flip(image, seeds[2])
-        return image, targets
+            image, view = augment.random_flip(image, seeds[2])
+            views.append(view)
+        inputs, targets = image, row["targets"]
+        if has_regions:
+            regions = functools.reduce(
+                augment.regions_in_view, views, row["regions"]
+            )
+            inputs = {"image": image, "regions": regions}
+        if region_targets:
+            is_region = tf.reduce_any(regions > 0, axis=1)
+            known = tf.where(is_region, row["region_targets"], -1)
+            targets = {"targets": targets, "region_targets": known}
+        return inputs, targets
 
     dataset = order.map(load, num_parallel_calls=_num_cores())
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
@@ -153,13 +230,20 @@ def evaluation_batches(examples, image_size, batch_size):
         batch_size: int. Images in a batch; the last batch may have fewer.
 
     Returns:
-        `tf.data.Dataset` of images and targets, as `training_batches`.
+        `tf.data.Dataset` of images, or of dicts of images and regions, and
+        targets, as `training_batches`.
+
+    Raises:
+        ValueError: If some examples have regions and some have not.
     """
 
-    def load(path, crop, targets):
-        image_bytes = tf.io.read_file(path)
-        crop = None if whole else crop
-        return preprocess.load(image_bytes, image_size, crop), targets
+    def load(row):
+        image_bytes = tf.io.read_file(row["path"])
+        crop = None if whole else row["crop"]
+        image = preprocess.load(image_bytes, image_size, crop)
+        if "regions" in row:
+            image = {"image": image, "regions": row["regions"]}
+        return image, row["targets"]
 
     whole = _all_whole(examples)
     dataset = tf.data.Dataset.from_tensor_slices(_columns(examples))
@@ -274,13 +358,31 @@ def _order(examples, batch_size, epochs, seed, first_epoch):
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(indices)
 
 
-def _crop_inside(image_bytes, crop, seed, min_area):
-    """Draws a crop of the part of the image that is the example's."""
-    start, end = crop[:2], crop[2:]
+def _crop_inside(image_bytes, crop, draw, seed):
+    """Draws a part of the part of the file's image that is the example's.
+
+    Returns it twice, 0 to 1 of the file's image and 0 to 1 of the example's,
+    both at the whole pixels that `preprocess.decode_crop` cuts out, so that
+    regions can follow exactly.
+    """
     shape = tf.cast(preprocess.image_shape(image_bytes), "float32")
-    drawn = augment.random_crop(shape * (end - start), seed, min_area)
-    drawn = tf.reshape(drawn, (2, 2)) * (end - start) + start
-    return tf.reshape(drawn, (4,))
+    start, end = _whole_pixels(crop[:2] * shape, crop[2:] * shape, shape)
+    sides = end - start
+    drawn = draw(sides, seed)
+    drawn_start, drawn_end = _whole_pixels(
+        start + drawn[:2] * sides, start + drawn[2:] * sides, end
+    )
+    ends = [drawn_start, drawn_end]
+    return (
+        tf.concat([pixel / shape for pixel in ends], axis=0),
+        tf.concat([(pixel - start) / sides for pixel in ends], axis=0),
+    )
+
+
+def _whole_pixels(start, end, limit):
+    """Rounds a window to at least one whole pixel before the limit."""
+    start = tf.minimum(tf.round(start), limit - 1)
+    return start, tf.maximum(tf.round(end), start + 1)
 
 
 def _all_whole(examples):
@@ -289,13 +391,44 @@ def _all_whole(examples):
 
 
 def _columns(examples):
-    """Gives paths, crops and targets as tensors, one row an example."""
+    """Gives what is read of the examples as tensors, one row an example."""
     whole = (0.0, 0.0, 1.0, 1.0)
-    return (
-        tf.constant([example.image_path for example in examples]),
-        tf.constant([example.crop or whole for example in examples]),
-        tf.constant(np.stack([example.targets for example in examples])),
-    )
+    columns = {
+        "path": tf.constant([example.image_path for example in examples]),
+        "crop": tf.constant([example.crop or whole for example in examples]),
+        "targets": tf.constant(
+            np.stack([example.targets for example in examples])
+        ),
+    }
+    without = [e.image_id for e in examples if e.regions is None]
+    if not without:
+        columns["regions"] = _padded([example.regions for example in examples])
+    elif len(without) < len(examples):
+        raise ValueError(
+            "All examples must have regions, or none. Received: "
+            f"regions=None in {without[0]!r} and {len(without) - 1} others "
+            f"of {len(examples)} examples"
+        )
+    return columns
+
+
+def _padded(regions):
+    """Gives regions as one tensor, with rows of zeros after each list's own."""
+    num_regions = max(1, *map(len, regions))
+    padded = np.zeros((len(regions), num_regions, 4), "float32")
+    for rows, own in zip(padded, regions, strict=True):
+        rows[: len(own)] = own
+    return tf.constant(padded)
+
+
+def _region_targets(examples, num_regions):
+    """Tells which regions lie on an object: 1 or 0, -1 where nothing says."""
+    targets = np.full((len(examples), num_regions), -1, "float32")
+    for row, example in zip(targets, examples, strict=True):
+        if len(example.boxes):
+            overlap = boxes.iou(example.regions, example.boxes)
+            row[: len(overlap)] = overlap.max(axis=1) > IOU
+    return tf.constant(targets)
 
 
 def _num_cores():

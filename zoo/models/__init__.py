@@ -5,3 +5,5 @@ from zoo.models.baseline import baseline as baseline
 from zoo.models.csra import csra as csra
 from zoo.models.fan import fan as fan
 from zoo.models.order_free_rnn import order_free_rnn as order_free_rnn
+from zoo.models.rarl import rarl as rarl
+from zoo.models.rgnn import rgnn as rgnn

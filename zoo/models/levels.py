@@ -1,5 +1,7 @@
 """Which of a backbone's feature maps a method reads."""
 
+import keras
+
 
 def deepest(features):
     """Picks the deepest level, the one with the largest stride.
@@ -43,3 +45,31 @@ def named(features, level):
             f"Received: level={level!r}"
         )
     return features[level]
+
+
+def up_to(backbone, level):
+    """Cuts a backbone at one of its levels.
+
+    Weights above it would have no gradient, of which Keras warns, and would
+    be saved and served for nothing.
+
+    Args:
+        backbone: `keras.Model` from images to a dict of feature maps, see
+            `zoo.backbones`.
+        level: str, such as `"P4"`.
+
+    Returns:
+        `keras.Model` over the same layers and of the same name, from images to
+        that feature map.
+
+    Raises:
+        ValueError: If there is no such level; names those that there are.
+
+    Example:
+
+    >>> from zoo.backbones import tiny
+    >>> up_to(tiny(image_size=64), "P4").output_shape
+    (None, 4, 4, 96)
+    """
+    features = named(backbone.output, level)
+    return keras.Model(backbone.input, features, name=backbone.name)

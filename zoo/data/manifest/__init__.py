@@ -20,6 +20,11 @@ split    optional. train, val or test; without this field all is train. Of
 boxes    optional, separated by `|`: a label of the line, then the sides in
          any order as shares, 0 to 1, of the image's width and height. Boxes
          of a label that is unknown count as difficult.
+regions  optional, separated by `|`: where your own detector says that a method
+         is to look, as sides `xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9` without a
+         label, best first. With a `score=0.8` each, the highest comes first.
+         None are given where the cell is empty: the image is then not looked
+         at. Without this field there are other ways, see `zoo.data.proposals`.
 
 Fields that begin with `_` are yours; any other is refused, since it may be
 one of these misspelt. The text is UTF-8. Space around names is cut off.

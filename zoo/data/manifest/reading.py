@@ -6,6 +6,7 @@ import difflib
 import functools
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -35,6 +36,7 @@ class _Row:
     unknown: tuple[str, ...]
     split: str  # "" if no line has one, until all is read
     boxes: tuple[dict, ...]
+    regions: np.ndarray | None  # None if no line has them
 
 
 # === Reading ===
@@ -155,6 +157,7 @@ def examples_of(rows, classes):
                 boxes=boxes,
                 box_classes=box_classes,
                 box_difficult=box_difficult,
+                regions=row.regions,
             )
         )
     return examples
@@ -211,6 +214,13 @@ def read_rows(root):
             "other lines have one. Received: split=''"
             for row in rows
             if not row.split
+        ]
+    if any(row.regions is not None for row in rows):
+        problems += [
+            f"{row.where}: the field 'regions' is missing, which other lines "
+            "have; [] says that there are none."
+            for row in rows
+            if row.regions is None
         ]
     _refuse(root, problems)
     if not rows:
@@ -458,6 +468,8 @@ def _fields(where, fields, problems):
             )
     if len(problems) > count:
         return None
+    if "regions" not in fields:  # unlike an image in which nothing was found
+        found["regions"] = None
     for name in found["labels"]:
         if name in found["unknown"]:
             problems.append(
@@ -537,6 +549,10 @@ def _box(box):
         raise ValueError(
             "must be like 'cat xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9'"
         )
+    return {"label": _label(box["label"]), **_sides(box)}
+
+
+def _sides(box):
     try:
         sides = {side: float(box[side]) for side in SIDES}
     except (OverflowError, TypeError, ValueError):
@@ -549,7 +565,38 @@ def _box(box):
             "must have 0 <= xmin < xmax <= 1, and y alike: shares of the "
             "image's width and height, not pixels"
         )
-    return {"label": _label(box["label"]), **sides}
+    return sides
+
+
+def _regions(value):
+    """Gives the regions of an image as an array, best first."""
+    regions = list(map(_region, _list(value)))
+    if len({"score" in region for region in regions}) > 1:
+        raise ValueError("must have a score each, or none")
+    # Without scores, or where they are equal, the order of the file stays.
+    regions.sort(key=lambda region: -region.get("score", 0))
+    sides = [[region[side] for side in SIDES] for region in regions]
+    return np.array(sides, "float32").reshape(-1, 4)
+
+
+def _region(region):
+    """Gives `{"ymin": float, ...}`, with a score or without, likewise."""
+    if isinstance(region, str):
+        region = dict(part.partition("=")[::2] for part in region.split())
+    if not isinstance(region, dict) or set(region) - {"score"} != set(SIDES):
+        raise ValueError(
+            "must be like 'xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9' or like "
+            "'xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9 score=0.8'"
+        )
+    found = _sides(region)
+    if "score" in region:
+        try:
+            found["score"] = float(region["score"])
+        except (OverflowError, TypeError, ValueError):
+            raise ValueError("has a score that is no number") from None
+        if not math.isfinite(found["score"]):
+            raise ValueError("has a score that is not finite")
+    return found
 
 
 FIELDS = {  # name -> what checks it and gives its value
@@ -558,4 +605,5 @@ FIELDS = {  # name -> what checks it and gives its value
     "unknown": _labels,
     "split": _split,
     "boxes": _boxes,
+    "regions": _regions,
 }

@@ -1,87 +1,16 @@
-"""Pictures of a model's answers: where it looked, how good, how wrong."""
-
-import textwrap
+"""Pictures of how good and how wrong a model's answers are."""
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from zoo import metrics
+from zoo.pictures import canvas
+from zoo.pictures.canvas import BLUE, GREEN, GREY, PALE, RED
 
 BARS_A_COLUMN = 40  # of up to MOST_COLUMNS; then longer ones
 MOST_COLUMNS = 8
 MOST_PANELS = 20  # classes that get a precision-recall panel of their own
-PANELS_A_ROW = 5
 IMAGES_A_ROW = 4
 MOST_ERRORS = 3  # that are named on an image, of either kind
-BLUE, RED, GREY, PALE = "#3b6fb6", "#c0392b", "#777777", "#c8c8c8"
-
-
-def evidence(image, maps, probabilities, classes, targets, num_maps=3):
-    """Draws an image beside the maps of its most probable classes.
-
-    Args:
-        image: array of shape `(height, width, 3)`, RGB, 0 to 255.
-        maps: array of shape `(rows, columns, num_classes)`; each class' map is
-            scaled to its own range.
-        probabilities: array of shape `(num_classes,)`.
-        classes: sequence of str.
-        targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
-            True labels stand above the image, absent ones are marked.
-        num_maps: int. How many classes to draw.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
-    best = np.argsort(-np.asarray(probabilities), kind="stable")[:num_maps]
-    names = _names(classes)
-    titles = [
-        f"{names[k]} {probabilities[k]:.2f}{_mark(targets[k])}" for k in best
-    ]
-    overlays = [maps[..., k] for k in best]
-    return _maps_beside(image, names, targets, overlays, titles)
-
-
-def sequence(image, maps, labels, probabilities, classes, targets):
-    """Draws an image beside where the model looked for each label in turn.
-
-    Fig. 3 of Chen et al. (2018), https://arxiv.org/abs/1707.05495.
-
-    Args:
-        image: array of shape `(height, width, 3)`, RGB, 0 to 255.
-        maps: array of shape `(max_labels, rows, columns)`: the attention of
-            each step, which is scaled to its own range.
-        labels: int array of shape `(max_labels,)`: the class that each step
-            found, -1 after the last one.
-        probabilities: array of shape `(max_labels,)`, of these labels.
-        classes: sequence of str.
-        targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
-            True labels stand above the image, absent ones are marked.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-
-    Example:
-
-    >>> image, maps = np.zeros((8, 8, 3)), np.zeros((2, 4, 4))
-    >>> figure = sequence(image, maps, [1, -1], [0.93, 0], "ab", [1, 0])
-    >>> [axis.get_title() for axis in figure.axes]
-    ['a', '1. b 0.93 (absent)']
-    """
-    names = _names(classes, longest=20)  # beside a number
-    titles = [
-        f"{step}. {names[k]} {probability:.2f}{_mark(targets[k])}"
-        for step, (k, probability) in enumerate(
-            zip(labels, probabilities, strict=True), start=1
-        )
-        if k >= 0
-    ]
-    overlays = maps[: len(titles)]
-    figure = _maps_beside(image, names, targets, overlays, titles)
-    if not titles:
-        figure.set_figheight(figure.get_figheight() + 0.2)
-        figure.supxlabel("no label found", fontsize=8)
-    return figure
 
 
 def ap_bars(ap, classes, mode):
@@ -102,7 +31,7 @@ def ap_bars(ap, classes, mode):
     >>> [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     ['cat', 'ant', 'bee']
     """
-    ap, names = 100 * np.asarray(ap, "float64"), _names(classes)
+    ap, names = 100 * np.asarray(ap, "float64"), canvas.names(classes)
     known = ap[~np.isnan(ap)]
     columns = np.array_split(
         np.argsort(-ap, kind="stable"),  # NaN last
@@ -110,7 +39,7 @@ def ap_bars(ap, classes, mode):
     )
     width = 2.2 + 0.075 * max(map(len, names))
     width = max(width * len(columns), 4.5)  # room for the title
-    figure, axes = _subplots(
+    figure, axes = canvas.subplots(
         1, len(columns), (width, 1.0 + 0.18 * len(columns[0]))
     )
     for axis, column in zip(axes, columns, strict=True):
@@ -127,7 +56,7 @@ def ap_bars(ap, classes, mode):
         if known.size:
             axis.axvline(known.mean(), color=RED, linestyle="--", linewidth=1)
     mean = f"{known.mean():.1f} (dashed)" if known.size else "none"
-    _title(figure, f"AP ({mode}) in per cent; mean {mean}")
+    canvas.title(figure, f"AP ({mode}) in per cent; mean {mean}")
     return figure
 
 
@@ -152,13 +81,13 @@ def precision_recall(targets, probabilities, classes):
         for k in range(len(classes))
     ]
     pooled = metrics.precision_recall_curve(targets, probabilities)
-    names = _names(classes)
+    names = canvas.names(classes)
     if len(names) > MOST_PANELS:
         return _overview(curves, pooled, names)
-    rows = -(-len(names) // PANELS_A_ROW)
+    rows = -(-len(names) // canvas.PANELS_A_ROW)
     columns = -(-len(names) // rows)  # 16 classes are better 4 x 4
     width = max(1.8 * columns, 6)  # room for the title
-    figure, axes = _subplots(rows, columns, (width, 1.8 * rows + 0.5))
+    figure, axes = canvas.subplots(rows, columns, (width, 1.8 * rows + 0.5))
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     for axis, name, curve in zip(axes, names, curves, strict=False):
@@ -168,7 +97,7 @@ def precision_recall(targets, probabilities, classes):
         axis.set_xticks((0, 50, 100))
         axis.set_yticks((0, 50, 100))
     title = "Precision over recall, with AP (continuous), in per cent"
-    _title(figure, f"{title}; dotted: all classes pooled {_ap(pooled)}")
+    canvas.title(figure, f"{title}; dotted: all classes pooled {_ap(pooled)}")
     return figure
 
 
@@ -219,10 +148,10 @@ def worst_errors(
     """
     if predicted is None:
         predicted = np.asarray(probabilities) > threshold
-    names = _names(classes)
+    names = canvas.names(classes)
     columns = min(len(images), IMAGES_A_ROW)
     rows = -(-len(images) // columns)
-    figure, axes = _subplots(rows, columns, (2.4 * columns, 3.1 * rows))
+    figure, axes = canvas.subplots(rows, columns, (2.4 * columns, 3.1 * rows))
     figure.get_layout_engine().set(h_pad=0.15)  # inches
     for axis in axes[len(images) :]:
         axis.set_axis_off()
@@ -233,7 +162,7 @@ def worst_errors(
         given = given[order]
         missed = order[~given & (target[order] == 1)][::-1]
         wrong = order[given & (target[order] == 0)]
-        axis.imshow(_as_uint8(image))
+        axis.imshow(canvas.as_uint8(image))
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
@@ -251,52 +180,9 @@ def worst_errors(
     return figure
 
 
-def pixels(figure):
-    """Renders a figure to a uint8 array `(height, width, 3)`, RGB."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3]
-
-
-def _maps_beside(image, names, targets, maps, titles):
-    """Draws an image below its labels, then again below each of the maps."""
-    present = [names[k] for k in np.flatnonzero(np.asarray(targets) == 1)]
-    columns = min(len(maps) + 1, PANELS_A_ROW)
-    rows = -(-(len(maps) + 1) // columns)
-    figure, axes = _subplots(rows, columns, (2.4 * columns, 2.9 * rows))
-    for axis in axes:
-        axis.set_axis_off()
-        axis.set_anchor("S")  # all the room for the titles
-    # As many labels as leave room for the image.
-    lines = textwrap.wrap(
-        ", ".join(present),
-        width=34,
-        max_lines=3,
-        placeholder=" …",
-        break_on_hyphens=False,
-    )
-    axes[0].imshow(_as_uint8(image))
-    axes[0].set_title("\n".join(lines), fontsize=8)
-    height, width = image.shape[:2]
-    for axis, attention, title in zip(axes[1:], maps, titles, strict=False):
-        axis.imshow(_as_uint8(image))
-        axis.imshow(
-            attention,
-            cmap="inferno",
-            alpha=0.6,
-            interpolation="bilinear",
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        )
-        axis.set_title(title, fontsize=8)
-    return figure
-
-
-def _mark(target):
-    return " (absent)" if target == 0 else ""
-
-
 def _overview(curves, pooled, names):
     """Draws all curves into one panel, and names three of them."""
-    figure, (axis,) = _subplots(1, 1, (7.0, 5.4))
+    figure, (axis,) = canvas.subplots(1, 1, (7.0, 5.4))
     ranked = sorted(
         (k for k, (recall, _) in enumerate(curves) if recall.size),
         key=lambda k: -curves[k][1].mean(),
@@ -304,7 +190,7 @@ def _overview(curves, pooled, names):
     for k in ranked:
         _draw(axis, curves[k], color=PALE, linewidth=0.6)
     for word, i, color in (
-        ("best", 0, "#2e8b57"),
+        ("best", 0, GREEN),
         ("median", len(ranked) // 2, BLUE),
         ("worst", -1, RED),
     ):
@@ -317,7 +203,7 @@ def _overview(curves, pooled, names):
     axis.set_ylabel("precision", fontsize=8)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     title = f"Precision over recall of {len(names)} classes"
-    _title(figure, f"{title}, with AP (continuous), in per cent")
+    canvas.title(figure, f"{title}, with AP (continuous), in per cent")
     return figure
 
 
@@ -343,29 +229,3 @@ def _draw(axis, curve, **line):
 def _ap(curve):
     _, precision = curve
     return f"{100 * precision.mean():.1f}" if precision.size else "no positives"
-
-
-def _subplots(rows, columns, size):
-    """Gives a figure for Agg and a flat list of its axes."""
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def _title(figure, text):
-    # On the left, where a figure wider than the screen begins.
-    figure.suptitle(text, x=0.01, ha="left", fontsize=9)
-
-
-def _as_uint8(image):
-    return np.asarray(image).round().clip(0, 255).astype("uint8")
-
-
-def _names(classes, longest=28):
-    """Shortens long names, and keeps a dollar from starting a formula."""
-    return [
-        (name if len(name) <= longest else f"{name[: longest - 1]}…").replace(
-            "$", r"\$"
-        )
-        for name in classes
-    ]

@@ -1,0 +1,111 @@
+r"""Trains RARL: recurrent attention by reinforcement (Chen et al., AAAI 2018).
+
+Run:    python recipes/train_rarl.py            # built-in scenes, on a CPU
+        python recipes/train_rarl.py --dataset voc2007 --data_dir VOCdevkit \
+            --backbone vgg16
+        python recipes/train_rarl.py --dataset voc2007 --data_dir VOCdevkit \
+            --backbone vgg16 --resize 640 --image_size 576
+Paper:  VGG-16, 512 and 640 pixels, ten views: VOC 2007 92.0 mAP; COCO 2014,
+        top 3, CF1 66.2, OF1 71.1.
+Ours:   not measured.
+Cost:   not measured.
+"""
+
+import dataclasses
+import typing
+
+from recipes import cli, steps
+from zoo import losses
+from zoo.models.rarl import learner, rarl
+
+LOCATIONS = {"learned": "learned", "random": "random", "proposals": "given"}
+# Pixels, of 448.
+SCALES = {9: (80 / 448, 160 / 448, 320 / 448), 1: (224 / 448,)}
+RATIOS = {9: (2.0, 1.0, 0.5), 1: (1.0,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(cli.Recipe):
+    """Every number that changes the result, and nothing else."""
+
+    optimizer: typing.Literal["sgd", "adamw"] = cli.field(
+        "adamw", "sgd has momentum 0.9; adamw is Adam where weight_decay is 0"
+    )
+    backbone_learning_rate: float = cli.field(1e-5, "highest, of the backbone")
+    head_learning_rate: float = cli.field(1e-5, "highest, of all the rest")
+    weight_decay: float = cli.field(0.0, "of all weights")
+    schedule: typing.Literal["step", "cosine", "plateau", "constant"] = (
+        cli.field("constant", cli.SCHEDULES)
+    )
+    warmup_epochs: float = cli.field(0.0, "of a linear rise")
+    crop_area: float = cli.field(1.0, cli.CROP_AREA)
+    resize: int = cli.field(
+        512, "side that images have before a random crop of image_size"
+    )
+    num_steps: int = cli.field(5, "places to look at (Table 6)")
+    num_regions: typing.Literal[9, 1] = cli.field(
+        9, "regions around a place (Table 5)"
+    )
+    units: int = cli.field(512, "of the LSTM and of what it reads")
+    region_size: int = cli.field(7, "rows and columns that a region gets")
+    level: str = cli.field("P4", "feature map to cut regions from")
+    lstm: typing.Literal["both", "location", "none"] = cli.field(
+        "both", "what it is for: classes and places (Table 4)"
+    )
+    locations: typing.Literal["learned", "random", "proposals"] = cli.field(
+        "learned", "or random places, or the best proposals (Table 3)"
+    )
+    episodes: int = cli.field(1, "draws of an image's places in a step")
+    policy_weight: float = cli.field(1.0, "of the policy's loss")
+
+
+VOC = Recipe()
+COCO = dataclasses.replace(VOC, validation_fraction=0.05)
+RECIPES = cli.by_name(VOC, COCO, level="P5", units=256, resize=0, region_size=4)
+
+
+def build(recipe, backbone, data):
+    """Builds the model that the recipe describes."""
+    return rarl(
+        backbone,
+        len(data.classes),
+        num_steps=recipe.num_steps,
+        scales=SCALES[recipe.num_regions],
+        ratios=RATIOS[recipe.num_regions],
+        units=recipe.units,
+        size=recipe.region_size,
+        level=recipe.level,
+        lstm=recipe.lstm,
+        locations=LOCATIONS[recipe.locations],
+        episodes=recipe.episodes,
+        seed=recipe.seed,
+    )
+
+
+def phases(run):
+    """Trains classes and places together."""
+    with run.building():
+        model = learner(run.model, policy_weight=run.recipe.policy_weight)
+    steps.fit(
+        run,
+        model=model,
+        predictor=run.model,
+        loss=losses.SoftmaxSquaredError(unknown=run.recipe.unknown),
+    )
+
+
+def main(argv=None):
+    """Trains, measures, explains and exports."""
+    arguments, recipe = cli.parse(__doc__, RECIPES, argv)
+    proposals = None
+    if recipe.locations == "proposals":
+        proposals = {
+            "method": "edge_boxes",
+            "num_regions": recipe.num_steps,
+            "nms": 0.7,
+        }
+    steps.train("rarl", recipe, arguments, build, phases, proposals=proposals)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+r"""Trains RGNN: regional gating neural network (Zhao et al., BMVC 2016).
+
+Run:    python recipes/train_rgnn.py            # built-in scenes, on a CPU
+        python recipes/train_rgnn.py --dataset voc2007 --data_dir VOCdevkit \
+            --backbone vgg16
+        python recipes/train_rgnn.py --gate feature
+        python recipes/train_rgnn.py --gate open --multi_scale false  # Table 1
+Paper:  VGG-16, region / feature gate: VOC 2007 93.7 / 93.7 mAP, VOC 2012 93.4 /
+        93.3, COCO 2014 72.9 / 73.0.
+Ours:   not measured.
+Cost:   not measured.
+"""
+
+import dataclasses
+import functools
+import typing
+
+import keras
+
+from recipes import cli, steps
+from zoo import backbones, losses
+from zoo.data import pipeline
+from zoo.models.rgnn import EDGES, global_model, learner, open_model, rgnn
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(cli.Recipe):
+    """Every number that changes the result, and nothing else."""
+
+    epochs: int = cli.field(20, "of the fourth stage: labels and gates")
+    global_epochs: int = cli.field(10, "of the first stage: whole images")
+    open_epochs: int = cli.field(10, "of the second stage: all gates open")
+    gate_epochs: int = cli.field(10, "of the third stage: gates alone")
+    batch_size: int = cli.field(4, "images in a step, over all replicas")
+    optimizer: typing.Literal["sgd", "adamw"] = cli.field(
+        "adamw", "sgd has momentum 0.9; adamw is Adam where weight_decay is 0"
+    )
+    # Section 4.2 prints "10E-4".
+    backbone_learning_rate: float = cli.field(1e-3, "highest, of the backbone")
+    head_learning_rate: float = cli.field(1e-3, "highest, of all the rest")
+    weight_decay: float = cli.field(0.0, "of all weights")
+    schedule: typing.Literal["step", "cosine", "plateau", "constant"] = (
+        cli.field("constant", cli.SCHEDULES)
+    )
+    warmup_epochs: float = cli.field(0.0, "of a linear rise, in each stage")
+    crop_area: float = cli.field(1.0, cli.CROP_AREA)
+    proposals: typing.Literal["edge_boxes", "sliding_windows", "own"] = (
+        cli.field("edge_boxes", "regions; own: those in the manifest")
+    )
+    num_regions: int = cli.field(300, "most regions of an image")
+    gate: typing.Literal["region", "feature", "open"] = cli.field(
+        "region", "one of a region, one of each of its classes, or none"
+    )
+    multi_scale: bool = cli.field(
+        True, "whether small and large regions are pooled apart (Table 1)"
+    )
+    level: str = cli.field("P4", "feature map to cut regions from")
+    region_size: int = cli.field(7, "rows and columns that a region gets")
+    dim: int = cli.field(4096, "of FC6 and FC7")
+    dropout: float = cli.field(0.5, "share that these drop")
+    hidden: int = cli.field(512, "of the layer before the logits")
+
+    def __post_init__(self):
+        """Refuses numbers that no training could use."""
+        super().__post_init__()
+        if self.rand_augment:
+            raise ValueError(
+                "`rand_augment` must be 0: it would move the image beneath its "
+                f"regions. Received: rand_augment={self.rand_augment}"
+            )
+
+
+VOC = Recipe()
+COCO = dataclasses.replace(VOC, validation_fraction=0.05)
+RECIPES = cli.by_name(
+    VOC,
+    COCO,
+    level="P5",
+    region_size=4,
+    dim=256,
+    num_regions=50,
+    global_epochs=8,
+    open_epochs=6,
+    gate_epochs=2,
+    epochs=8,
+    dropout=0.2,
+)
+
+
+def build(recipe, backbone, data):
+    """Builds the model that the recipe describes."""
+    model = rgnn(
+        backbone,
+        len(data.classes),
+        gate=recipe.gate,
+        level=recipe.level,
+        size=recipe.region_size,
+        dim=recipe.dim,
+        dropout=recipe.dropout,
+        hidden=recipe.hidden,
+        edges=EDGES if recipe.multi_scale else (),
+    )
+    if recipe.backbone == "vgg16" and recipe.pretrained != "none":
+        _take_over(model, recipe.pretrained)
+    return model
+
+
+def _take_over(model, pretrained):
+    """Starts FC6 and FC7 from those of VGG-16's preset, where these fit."""
+    found = backbones.vgg16_fully_connected(pretrained)
+    ours = [model.get_layer(name) for name in ("fc6", "fc7")]
+    if found and all(
+        [weight.shape for weight in layer.weights]
+        == [weight.shape for weight in weights]
+        for layer, weights in zip(ours, found, strict=True)
+    ):
+        for layer, weights in zip(ours, found, strict=True):
+            layer.set_weights(weights)
+        print(f"FC6 and FC7 start from those of {pretrained!r}.")
+    else:
+        print(f"FC6 and FC7 start anew: {pretrained!r} has none that fit.")
+
+
+def phases(run):
+    """Trains in the paper's four stages, each from the best of the last."""
+    recipe, model = run.recipe, run.model
+    has_boxes = any(len(example.boxes) for example in run.data.training)
+    gated = recipe.gate != "open"
+
+    print("Stage 1 of 4: the labels of whole images.", flush=True)
+    with run.building():
+        whole = global_model(model)
+    _fit(_without_regions(run), "global", recipe.global_epochs, whole)
+
+    print("Stage 2 of 4: regions, with all gates open.", flush=True)
+    with run.building():
+        ungated = open_model(model)
+    _fit(run, "open", recipe.open_epochs, ungated)
+
+    if not (gated and has_boxes):
+        why = "there are no boxes" if gated else "there are no gates"
+        print(f"Stage 3 of 4 is left out: {why}.")
+        print("Stage 4 of 4: all weights, by the labels alone.", flush=True)
+        _fit(run, "", recipe.epochs, model)
+        return
+    print("Stage 3 of 4: the gates, by the boxes.", flush=True)
+    with run.building():
+        gates = learner(model, classification=False)
+    _fit(run, "gates", recipe.gate_epochs, gates, boxes=True)
+
+    print("Stage 4 of 4: labels and, less and less, gates.", flush=True)
+    num_steps = recipe.epochs * pipeline.steps_per_epoch(
+        run.data.training, recipe.batch_size
+    )
+    falling = keras.optimizers.schedules.PolynomialDecay(1.0, num_steps, 0.0)
+    with run.building():
+        both = learner(model, falling)
+    _fit(run, "", recipe.epochs, both, boxes=True)
+
+
+def _fit(run, stage, epochs, model, boxes=False):
+    """Trains one stage, in its folder in the run's."""
+    recipe = dataclasses.replace(run.recipe, epochs=epochs)
+    steps.fit(
+        run,
+        recipe,
+        stage,
+        model,
+        # What learns of boxes, too, gives more than logits, or none.
+        run.model if boxes else model,
+        functools.partial(
+            steps.image_batches, run, recipe, region_targets=boxes
+        ),
+        loss=losses.BalancedBinaryCrossentropy(unknown=recipe.unknown),
+        # Gates that learn alone tell nothing by the labels.
+        choose=stage != "gates",
+    )
+
+
+def _without_regions(run):
+    """Gives the run with whole images for its model to learn from."""
+    data = dataclasses.replace(
+        run.data,
+        **{
+            part: [
+                dataclasses.replace(example, regions=None)
+                for example in getattr(run.data, part)
+            ]
+            for part in ("training", "validation")
+        },
+    )
+    return dataclasses.replace(run, data=data)
+
+
+def main(argv=None):
+    """Trains, measures, explains and exports."""
+    arguments, recipe = cli.parse(__doc__, RECIPES, argv)
+    steps.train(
+        "rgnn",
+        recipe,
+        arguments,
+        build,
+        phases,
+        proposals={
+            "method": recipe.proposals,
+            "num_regions": recipe.num_regions,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What RARL's recipe does beyond that of the other methods."""
+
+import json
+import pathlib
+import tempfile
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+
+from recipes import cli, evaluate, predict
+from recipes import train_rarl as recipe_of
+from tests.recipes.command import run
+from zoo.data import scenes
+
+LOGS = ("classification_loss", "policy_loss", "baseline_loss")
+LOGS += ("reward", "location_spread")
+
+
+class RecipeTest(tf.test.TestCase):
+    def test_the_papers_numbers(self):
+        flags = ["--dataset", "voc2007", "--data_dir", "x"]
+        flags += ["--backbone", "vgg16"]
+        _, recipe = cli.parse("", recipe_of.RECIPES, flags)
+        names = ("image_size", "resize", "batch_size", "optimizer")
+        names += ("head_learning_rate", "backbone_learning_rate")
+        names += ("num_steps", "num_regions", "region_size", "level")
+        names += ("locations", "lstm", "crop_area", "weight_decay")
+        self.assertEqual(
+            tuple(getattr(recipe, name) for name in names),
+            (448, 512, 16, "adamw", 1e-5, 1e-5, 5, 9, 7, "P4")
+            + ("learned", "both", 1.0, 0.0),
+        )
+
+
+@pytest.mark.heavy
+class RunTest(tf.test.TestCase):
+    """Whole runs on 24 drawn images."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.home = pathlib.Path(
+            cls.enterClassContext(tempfile.TemporaryDirectory())
+        )
+        cls.enterClassContext(
+            mock.patch.dict("os.environ", XDG_CACHE_HOME=str(cls.home))
+        )
+        scenes.write(cls.home / "scenes", num_trainval=24, num_test=6)
+        cls.directory = cls.home / "learned"
+        cls.printed = cls.train(cls.directory)
+
+    @classmethod
+    def train(cls, directory, *flags):
+        return run(
+            *(recipe_of.main, "--data_dir", cls.home / "scenes"),
+            *("--output_dir", directory, "--image_size", 64, "--epochs", 2),
+            *("--batch_size", 8, "--units", 16, "--num_steps", 2, *flags),
+        )
+
+    def predictions(self, directory):
+        return np.load(directory / "predictions.npz")["probabilities"]
+
+    def test_shows_what_the_policy_does(self):
+        out, err, code = self.printed
+        self.assertEqual(code, 0, err)
+        rows = (self.directory / "history.csv").read_text().splitlines()
+        self.assertLen(rows, 3)
+        self.assertContainsSubset(LOGS, rows[0].split(","))
+        events = event_accumulator.EventAccumulator(
+            str(self.directory / "tensorboard")
+        ).Reload()
+        tags = events.Tags()["tensors"]
+        self.assertContainsSubset([f"epochs/{name}" for name in LOGS], tags)
+        self.assertIn("attention/1", tags)
+        for name in LOGS:  # Keras' own line, beside the loss
+            self.assertIn(f"{name}: ", out)
+
+    def test_resumes_with_the_same_draws(self):
+        directory = self.home / "stopped"
+        fit, seen = keras.Model.fit, []
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                seen.append(epoch)
+                if seen == [0, 1]:
+                    raise KeyboardInterrupt
+
+        def stopping(model, *arguments, callbacks, **options):
+            try:
+                fit(
+                    model, *arguments, callbacks=[*callbacks, Stop()], **options
+                )
+            finally:  # Keras leaves the file open
+                for callback in callbacks:
+                    if isinstance(callback, keras.callbacks.CSVLogger):
+                        callback.csv_file.close()
+
+        with mock.patch.object(keras.Model, "fit", stopping):
+            with self.assertRaises(KeyboardInterrupt):
+                self.train(directory)
+            _, err, code = self.train(directory, "--resume")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(seen, [0, 1, 1])
+        self.assertAllClose(
+            self.predictions(directory),
+            self.predictions(self.directory),
+            atol=1e-5,
+        )
+
+    def test_looks_elsewhere(self):
+        for locations in ("random", "proposals"):
+            directory = self.home / locations
+            _, err, code = self.train(
+                *(directory, "--locations", locations, "--num_regions", 1),
+                *("--lstm", "location", "--resize", 72),
+            )
+            self.assertEqual(code, 0, err)
+            rows = (directory / "history.csv").read_text().splitlines()
+            self.assertNotIn("policy_loss", rows[0])
+            self.assertNotAllClose(
+                self.predictions(directory), self.predictions(self.directory)
+            )
+        card = json.loads((directory / "card.json").read_text())
+        self.assertEqual(
+            card["proposals"],
+            {"method": "edge_boxes", "num_regions": 2, "nms": 0.7},
+        )
+        out, err, code = run(evaluate.main, directory)
+        self.assertEqual(code, 0, err)
+
+    def test_evaluates_ten_views_and_predicts(self):
+        out, err, code = run(
+            *(evaluate.main, self.directory, "--views", "ten"),
+            *("--sizes", 128),
+        )
+        self.assertEqual(code, 0, err)
+        photo = self.home / "scenes/JPEGImages/test_000000.jpg"
+        out, err, code = run(
+            *(predict.main, photo, "--run", self.directory),
+            *("--output_dir", self.home / "drawn"),
+        )
+        self.assertEqual(code, 0, err)
+        self.assertTrue((self.home / "drawn/test_000000.png").exists())

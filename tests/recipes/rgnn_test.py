@@ -1,0 +1,200 @@
+"""What RGNN's recipe does beyond that of the other methods."""
+
+import json
+import pathlib
+import tempfile
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from recipes import cli, evaluate, predict
+from recipes import train_rgnn as recipe_of
+from serving.client import Client
+from serving.server import Server
+from tests.recipes.command import run
+from zoo.data import proposals, scenes
+
+STAGES = ("global", "open", "gates", "")
+
+
+class RecipeTest(tf.test.TestCase):
+    def test_the_papers_numbers(self):
+        flags = ["--dataset", "voc2007", "--data_dir", "x"]
+        flags += ["--backbone", "vgg16"]
+        _, recipe = cli.parse("", recipe_of.RECIPES, flags)
+        names = ("global_epochs", "open_epochs", "gate_epochs", "epochs")
+        names += ("head_learning_rate", "backbone_learning_rate", "optimizer")
+        names += ("dim", "dropout", "region_size", "level", "proposals")
+        self.assertEqual(
+            tuple(getattr(recipe, name) for name in names),
+            (10, 10, 10, 20, 1e-3, 1e-3, "adamw")
+            + (4096, 0.5, 7, "P4", "edge_boxes"),
+        )
+
+    def test_refuses_to_move_the_image_beneath_its_regions(self):
+        out, err, code = run(recipe_of.main, "--rand_augment", 2)
+        self.assertEqual(code, 2)
+        self.assertIn("Received: rand_augment=2", err)
+
+
+@pytest.mark.heavy
+class RunTest(tf.test.TestCase):
+    """Whole runs on 24 drawn images."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.home = pathlib.Path(
+            cls.enterClassContext(tempfile.TemporaryDirectory())
+        )
+        cls.enterClassContext(
+            mock.patch.dict("os.environ", XDG_CACHE_HOME=str(cls.home))
+        )
+        scenes.write(cls.home / "scenes", num_trainval=24, num_test=6)
+        cls.directory = cls.home / "whole"
+        cls.printed = cls.train(cls.directory)
+
+    @classmethod
+    def train(cls, directory, *flags, data_dir=None):
+        return run(
+            recipe_of.main,
+            *("--data_dir", data_dir or cls.home / "scenes"),
+            *("--output_dir", directory, "--image_size", 64, "--epochs", 2),
+            *("--global_epochs", 1, "--open_epochs", 1, "--gate_epochs", 1),
+            *("--batch_size", 8, "--dim", 16, "--hidden", 16),
+            *("--num_regions", 12, *flags),
+        )
+
+    def predictions(self, directory):
+        return np.load(directory / "predictions.npz")["probabilities"]
+
+    def test_trains_in_four_stages(self):
+        out, err, code = self.printed
+        self.assertEqual(code, 0, err)
+        for number in range(1, 5):
+            self.assertIn(f"Stage {number} of 4", out)
+        histories = [
+            (self.directory / stage / "history.csv").read_text().splitlines()
+            for stage in STAGES
+        ]
+        self.assertEqual([len(rows) - 1 for rows in histories], [1, 1, 1, 2])
+        for rows, learns in zip(
+            histories,
+            ((), (), ("gate_loss",), ("gate_loss", "classification_loss")),
+            strict=True,
+        ):
+            for name in learns:
+                self.assertIn(name, rows[0].split(","))
+        # The gates' weight falls to 0 by the end of the last stage.
+        names = histories[3][0].split(",")
+        weights = [
+            float(row.split(",")[names.index("gate_weight")])
+            for row in histories[3][1:]
+        ]
+        self.assertAllClose(weights, [7 / 8, 3 / 8], atol=1e-3)  # 2 steps each
+
+    def test_a_run_stopped_in_its_third_stage_resumes(self):
+        directory = self.home / "stopped"
+        fit, seen = keras.Model.fit, []
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                seen.append((self.model.name, epoch))
+                # Twice: between two stages, and in the middle of one.
+                if seen.count(seen[-1]) == 1 and len(seen) in (3, 5):
+                    raise KeyboardInterrupt
+
+        def stopping(model, *arguments, callbacks, **options):
+            try:
+                fit(
+                    model, *arguments, callbacks=[*callbacks, Stop()], **options
+                )
+            finally:  # Keras leaves the file open
+                for callback in callbacks:
+                    if isinstance(callback, keras.callbacks.CSVLogger):
+                        callback.csv_file.close()
+
+        with mock.patch.object(keras.Model, "fit", stopping):
+            for flags in ((), ("--resume",)):
+                with self.assertRaises(KeyboardInterrupt):
+                    self.train(directory, *flags)
+            self.assertFalse((directory / "card.json").exists())
+            _, err, code = self.train(directory, "--resume")
+        self.assertEqual(code, 0, err)
+        self.assertAllClose(
+            self.predictions(directory),
+            self.predictions(self.directory),
+            atol=1e-4,
+        )
+
+    def test_without_boxes_the_gates_learn_from_labels(self):
+        dataset = scenes.read(self.home / "scenes", "trainval")
+        lines = ["image,labels,split"] + [
+            f"{example.image_path},"
+            + "|".join(np.array(dataset.classes)[example.targets == 1])
+            + f",{'test' if i >= 20 else 'train'}"
+            for i, example in enumerate(dataset.examples)
+        ]
+        manifest = self.home / "photos.csv"
+        manifest.write_text("\n".join(lines))
+        out, err, code = self.train(
+            self.home / "no_boxes",
+            *("--dataset", "manifest", "--gate", "feature"),
+            data_dir=manifest,
+        )
+        self.assertEqual(code, 0, err)
+        self.assertIn("Stage 3 of 4 is left out: there are no boxes", out)
+        self.assertFalse((self.home / "no_boxes/gates").exists())
+
+    def test_open_gates_and_a_single_bin(self):
+        directory = self.home / "open"
+        out, err, code = self.train(
+            directory, "--gate", "open", "--multi_scale", "false"
+        )
+        self.assertEqual(code, 0, err)
+        self.assertIn("Stage 3 of 4 is left out: there are no gates", out)
+        model = keras.saving.load_model(directory / "model.keras")
+        self.assertNotIn("gate", [layer.name for layer in model.layers])
+
+    def test_evaluates_and_predicts(self):
+        stored = json.loads((self.directory / "metrics.json").read_text())
+        out, err, code = run(evaluate.main, self.directory)
+        self.assertEqual(code, 0, err)
+        self.assertIn(f"mAP (continuous)  {100 * stored['mAP']:.2f}", out)
+        photo = self.home / "scenes/JPEGImages/test_000000.jpg"
+        out, err, code = run(
+            *(predict.main, photo, "--run", self.directory),
+            *("--output_dir", self.home / "drawn"),
+        )
+        self.assertEqual(code, 0, err)
+        self.assertTrue((self.home / "drawn/test_000000.png").exists())
+
+    def test_the_served_model_takes_regions(self):
+        stored = np.load(self.directory / "predictions.npz")
+        dataset = scenes.read(self.home / "scenes", "test")
+        card = json.loads((self.directory / "card.json").read_text())
+        examples = proposals.propose(dataset.examples, **card["proposals"])
+        photos = [
+            pathlib.Path(example.image_path).read_bytes()
+            for example in examples
+        ]
+        base_path = self.directory / "export/rgnn"
+        with Server({"rgnn": base_path}, port=0) as server:
+            with Client(server.target) as client:
+                answers = client.predict(
+                    photos, "rgnn", regions=[e.regions for e in examples]
+                )
+                on_grid = client.predict(photos, "rgnn")
+        self.assertAllClose(
+            [answer.probabilities for answer in answers],
+            stored["probabilities"],
+            atol=1e-5,
+        )
+        self.assertNotAllClose(
+            [answer.probabilities for answer in on_grid],
+            stored["probabilities"],
+            atol=1e-5,
+        )

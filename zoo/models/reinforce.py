@@ -1,0 +1,126 @@
+"""Learns a policy from the reward of where it led: REINFORCE."""
+
+import keras
+from keras import ops
+
+
+class Reinforce(keras.Model):
+    """Trains a `RecurrentAttention`: its classes and its places together.
+
+    Functional: built from inputs and outputs as `keras.Model` is, by
+    `zoo.models.rarl.learner`. `compile` takes the loss of targets and scores,
+    in the paper `zoo.losses.SoftmaxSquaredError`.
+
+    Formula, from Chen et al. (2018), https://arxiv.org/abs/1712.07465, eqs.
+    (5) to (8), with the baseline of Mnih et al. (2014),
+    https://arxiv.org/abs/1406.6247; for an image with labels `g`, `n` of them,
+    and the `n` classes of the highest scores, `p`:
+
+        R          = |g and p| / n
+        L_policy   = -sum_t (R - b[t]) log Normal(l[t]; m[t], deviation)
+        L_baseline = mean_t (R - b[t])^2
+        loss       = L_classes + policy_weight * L_policy + L_baseline
+
+    `R` and `R - b` are constants to the gradient of `L_policy`, so it reaches
+    no classifier. An image without labels has neither of the latter losses.
+
+    Args:
+        inputs: as `keras.Model`.
+        outputs: dict, what `RecurrentAttention` gives. Where its places are
+            not learnt, the loss is that of the classes alone.
+        deviation: float. That of the layer.
+        policy_weight: float. Weight of the policy's loss; 1 in the paper.
+        **kwargs: as `keras.Model`.
+
+    Beside `loss`, the logs have `classification_loss`, `reward`, and of a
+    policy `policy_loss`, `baseline_loss` and `location_spread`: the deviation
+    of the chosen places among images, where the image reaches from -1 to 1; a
+    policy that sends all images to the same places has 0.
+    """
+
+    def __init__(self, inputs, outputs, deviation, policy_weight=1.0, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        self.deviation = deviation
+        self.policy_weight = policy_weight
+        names = ["classification_loss", "reward"]
+        if "means" in outputs:
+            names += ["policy_loss", "baseline_loss", "location_spread"]
+        self._trackers = {name: keras.metrics.Mean(name) for name in names}
+        self._mean = _Mean(name="mean")
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Gives the sum of the losses, and updates what the logs show."""
+        scores = y_pred["scores"]  # (B, E, K)
+        episodes, num_classes = scores.shape[1:]
+        # Of each image: Keras would scale the batch's mean by replicas.
+        classification = self.loss.call(
+            ops.repeat(y, episodes, axis=0),
+            ops.reshape(scores, (-1, num_classes)),
+        )
+        losses = ops.reshape(classification, (-1, episodes))
+        reward = ops.stop_gradient(hit_rate(y[:, None], scores))  # (B, E)
+        self._track(classification_loss=classification, reward=reward)
+        if "means" not in y_pred:
+            return self._total(losses)
+        error = reward[..., None] - y_pred["baselines"]  # (B, E, T)
+        advantage = ops.stop_gradient(error)
+        distance = ops.sum((y_pred["drawn"] - y_pred["means"]) ** 2, axis=-1)
+        log_density = -distance / (2 * self.deviation**2)  # and a constant
+        policy = -ops.sum(advantage * log_density, axis=-1)
+        baseline = ops.mean(error**2, axis=-1)
+        has_labels = ops.cast(ops.any(y > 0, axis=-1, keepdims=True), "float32")
+        policy, baseline = has_labels * policy, has_labels * baseline
+        self._track(
+            policy_loss=policy,
+            baseline_loss=baseline,
+            location_spread=ops.std(y_pred["means"], axis=(0, 1)),
+        )
+        return self._total(losses + self.policy_weight * policy + baseline)
+
+    def _total(self, losses):
+        # With what the backbone's layers add, such as weight decay.
+        losses += sum(self.losses)
+        return self._mean(losses, losses)
+
+    def _track(self, **values):
+        for name, value in values.items():
+            self._trackers[name].update_state(value)
+
+
+def hit_rate(targets, scores):
+    """Gives the share of an image's labels that have its highest scores.
+
+    Formula: eq. (5) of the paper, see `Reinforce`. Of equal scores, those of
+    the first classes are higher.
+
+    Args:
+        targets: tensor of shape `(..., num_classes)`: 1 present, 0 absent, -1
+            unknown, which counts as absent.
+        scores: float tensor of a shape to which that of `targets` broadcasts.
+
+    Returns:
+        Float32 tensor of the shape of `scores` without classes; 0 for an
+        image without labels.
+
+    Example:
+
+    >>> targets = ops.array([[1, 0, 1], [0, 0, 0]])
+    >>> scores = ops.array([[0.2, 0.5, 0.9], [0.1, 0.2, 0.3]])
+    >>> hit_rate(targets, scores).numpy().tolist()
+    [0.5, 0.0]
+    """
+    present = ops.cast(targets > 0, "float32")
+    num_labels = ops.sum(present, axis=-1, keepdims=True)
+    ranks = ops.argsort(ops.argsort(-scores, axis=-1), axis=-1)
+    chosen = ops.cast(ops.cast(ranks, "float32") < num_labels, "float32")
+    hits = ops.sum(chosen * present, axis=-1)
+    return hits / ops.maximum(num_labels[..., 0], 1)
+
+
+class _Mean(keras.losses.Loss):
+    """Averages what it is given, as Keras does where there are replicas."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
