@@ -39,48 +39,13 @@ import keras
 import numpy as np
 
 from recipes import cli, steps
+from recipes import report as html
 from recipes.data import DATASETS, name_of, read_test, with_regions
-from zoo import html_report, metrics, pictures, reports, runs, training
+from zoo import reports, runs, training
 from zoo.data import pipeline, proposals, voc
 from zoo.models import add_max_pooling
 from zoo.models.order_free_rnn import with_beam_width
 from zoo.models.rarl_views import ten_views
-
-REPORT = "report.html"
-NUM_PICTURES = 8  # of either kind in the report
-# Labels of RARL: an image's most probable three by the softmax of its scores,
-# without those below this (Chen et al., 2018, Table 2).
-MIN_PROBABILITY = 0.1
-TOP3_OF_SOFTMAX = f"top3_of_softmax_from_{MIN_PROBABILITY}"
-SHOWN = (  # of the recipe, in the report
-    *(field.name for field in dataclasses.fields(cli.Recipe)),
-    "num_heads",
-    "residual_weight",
-    "pooling",
-    "normalize",
-    "dim",
-    "refinement",
-    "correlation",
-    "residual",
-    "preliminary_epochs",
-    "preliminary_learning_rate",
-    "max_labels",
-    "level",
-    "units",
-    "dropout",
-    "attention",
-    "order",
-    "beam_width",
-    "threshold",
-    "num_steps",
-    "num_regions",
-    "region_size",
-    "lstm",
-    "locations",
-    "gate",
-    "multi_scale",
-    "proposals",
-)
 
 
 def main(argv=None):
@@ -173,7 +138,7 @@ def main(argv=None):
         )
     else:
         outputs = predict(model)
-    answers = steps.answers_of(outputs)
+    answers = steps.answers_of(card["method"], outputs)
     if arguments.output_dir:
         runs.save_predictions(
             arguments.output_dir / runs.PREDICTIONS,
@@ -211,9 +176,6 @@ def main(argv=None):
     for name, (amount, by_class) in groups.items():
         report[name] = {**reports.group(report, by_class), amount: by_class}
     print(reports.table(report, title))
-    if card["method"] == "rarl":
-        report[TOP3_OF_SOFTMAX] = _top3_of_softmax(targets, outputs)
-        print(_top3_row(report[TOP3_OF_SOFTMAX]))
     if arguments.residual_weight:
         # Logits are linear in lambda: two passes give every row.
         maximum = predict(with_maximum) - outputs
@@ -229,24 +191,18 @@ def main(argv=None):
     if arguments.beam_width:
         report["beam_widths"] = {
             width: reports.measure(
-                targets, classes=data.classes, **vars(steps.answers_of(found))
+                targets,
+                classes=data.classes,
+                **vars(steps.answers_of(card["method"], found)),
             )
             for width, found in predict(widths).items()
         }
         print(_widths(report["beam_widths"]))
     if arguments.output_dir:
         runs.write_json(arguments.output_dir / runs.METRICS, report)
-        path = arguments.output_dir / REPORT
+        path = arguments.output_dir / html.REPORT
         print(f"Drawing {path}, which opens in a browser")
-        page = html_report.page(
-            title,
-            _facts(card, report),
-            report,
-            _sections(card, model, data, answers, report),
-        )
-        runs.write_beside(
-            path, lambda temporary: temporary.write_text(page, "utf-8")
-        )
+        html.write(path, title, card, report, model, data, answers)
 
 
 def _parser():
@@ -332,8 +288,8 @@ def _parser():
     parser.add_argument(
         "--output_dir",
         type=pathlib.Path,
-        help=f"new folder for {REPORT}, {runs.METRICS} and {runs.PREDICTIONS} "
-        "(default: print only)",
+        help=f"new folder for {html.REPORT}, {runs.METRICS} and "
+        f"{runs.PREDICTIONS} (default: print only)",
     )
     return parser
 
@@ -439,28 +395,6 @@ def _groups(arguments, data, images):
     return groups
 
 
-def _top3_of_softmax(targets, logits):
-    """Measures the labels of RARL's Table 2, see `MIN_PROBABILITY`."""
-    measured = metrics.precision_recall_f1(
-        targets,
-        keras.ops.convert_to_numpy(keras.ops.softmax(logits)),
-        top_k=reports.TOP_K,
-        min_probability=MIN_PROBABILITY,
-    )
-    return {k: None if np.isnan(v) else v for k, v in measured.items()}
-
-
-def _top3_row(measured):
-    """Formats them under the columns of the report's table."""
-    return (
-        "  top 3 of the softmax over classes, none below "
-        f"{MIN_PROBABILITY}\n{'':8}"
-        + "".join(
-            f"{reports.per_cent(value):>7}" for value in measured.values()
-        )
-    )
-
-
 def _listed(numbers):
     return " and ".join(map(str, numbers))
 
@@ -502,129 +436,6 @@ def _write_voc_results(directory, split, data, probabilities):
         f"""Pack and upload them to http://host.robots.ox.ac.uk:8080, as comp2:
   tar -czf {archive} -C {folder} results"""
     )
-
-
-def _facts(card, report):
-    """Says what the report's numbers are of, and by which protocol."""
-    mode, gained = report["mAP_mode"], report.get("mAP_with_max_pooling", {})
-    own_view = {"sizes": [card["image_size"]]}
-    sizes = report["protocol"].get("views", own_view)["sizes"]
-    top3 = ", ".join(
-        f"{name} {reports.per_cent(value)}"
-        for name, value in report.get(TOP3_OF_SOFTMAX, {}).items()
-    )
-    return {
-        "Model": f"{card['method']} on {card['backbone']}, from the weights "
-        f"{card['pretrained']!r}",
-        "Trained on": f"{card['dataset']}, {card['num_training_images']} "
-        f"images, seed {card['seed']}"
-        if card["dataset"]
-        else "not here: the model was converted",
-        "Recipe": _settings({k: card[k] for k in SHOWN if k in card}),
-        "Measured on": f"{report['images']}, {report['num_examples']} images "
-        f"of {_listed(sizes)} pixels, {len(report['AP'])} classes",
-        **{
-            name.capitalize(): _settings(settings)
-            for name, settings in report["protocol"].items()
-        },
-        "Average precision": f"{mode}; a class without "
-        "positives is left out of the mean; unknown targets are left out",
-        "Labels": report["labels"],
-        "Top 3": f"of these, an image's {reports.TOP_K} most probable",
-        **(
-            {f"Top 3 of the softmax, from {MIN_PROBABILITY}": top3}
-            if top3
-            else {}
-        ),
-        **{
-            f"mAP ({mode}), {name.replace('_', ' ')}": reports.per_cent(value)
-            for name, value in report["other_mAP"].items()
-        },
-        **{
-            f"mAP ({mode}) with {weight:g} of the maximum": reports.per_cent(
-                value
-            )
-            for weight, value in gained.items()
-        },
-        **{
-            f"Beam of width {width}": f"mAP ({mode}) "
-            f"{reports.per_cent(found['mAP'])}, "
-            f"CF1 {reports.per_cent(found['all']['CF1'])}, "
-            f"OF1 {reports.per_cent(found['all']['OF1'])}"
-            for width, found in report.get("beam_widths", {}).items()
-        },
-        "Commit": card["commit"] or "unknown",
-        "Versions": ", ".join(f"{k} {v}" for k, v in card["versions"].items()),
-        "Command": card["command"],
-    }
-
-
-def _settings(values):
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _sections(card, model, data, answers, report):
-    """Draws the pictures of the report, see `zoo.html_report.page`."""
-    targets, classes = data.targets(), data.classes
-    probabilities, predicted = answers.probabilities, answers.predicted
-    ap = np.array([report["AP"][name] for name in classes], "float64")
-
-    # Some from everywhere: a data set may be sorted by its labels.
-    count = min(len(targets), NUM_PICTURES)
-    spread = np.linspace(0, len(targets) - 1, count).astype(int)
-    explain = cli.EXPLAIN[card["method"]](model)
-    inputs = _inputs(card, data, spread)
-    evidence = steps.evidence_of(explain, inputs)
-    looked = []
-    for i, image, found in zip(
-        spread, steps.images_of(inputs), evidence, strict=True
-    ):
-        figure = steps.draw(image, found, probabilities[i], classes, targets[i])
-        looked.append((figure, f"{data.examples[i].image_id} and its maps"))
-    worst = pictures.worst_images(targets, probabilities, NUM_PICTURES)
-    wrong = pictures.worst_errors(
-        steps.images_of(_inputs(card, data, worst)),
-        targets[worst],
-        probabilities[worst],
-        classes,
-        reports.THRESHOLD,
-        None if predicted is None else predicted[worst],
-    )
-    worst_ids = ", ".join(data.examples[i].image_id for i in worst)
-    bars = pictures.ap_bars(ap, classes, report["mAP_mode"])
-    curves = pictures.precision_recall(targets, probabilities, classes)
-    return {
-        "Average precision": (
-            "The best class first.",
-            [(bars, "The table of classes as bars")],
-        ),
-        "Precision and recall": (
-            "At every threshold. The area under a curve is the class' AP "
-            "(continuous); pooled, all classes share one ranking.",
-            [(curves, "Curves of precision over recall")],
-        ),
-        "Where the model looked": (
-            f"{count} images from all over the split: the true labels, then "
-            "the maps of the most probable classes, or of the labels in the "
-            "order found, each in its own range, with probabilities.",
-            looked,
-        ),
-        "Worst errors": (
-            "The images of the highest mean cross-entropy. Above: true labels "
-            "that were not given; below: absent ones that were. "
-            f"Row by row: {worst_ids}.",
-            [(wrong, f"Images with missed and wrong labels: {worst_ids}")],
-        ),
-    }
-
-
-def _inputs(card, data, indices):
-    """Loads a few images, and their regions, as the model sees them."""
-    batches = pipeline.evaluation_batches(
-        [data.examples[i] for i in indices], card["image_size"], len(indices)
-    )
-    inputs, _ = next(batches.as_numpy_iterator())
-    return inputs
 
 
 if __name__ == "__main__":

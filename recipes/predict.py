@@ -14,7 +14,7 @@ import numpy as np
 
 from recipes import cli, steps
 from recipes.data import with_regions
-from zoo import runs, training
+from zoo import reports, runs, training
 from zoo.data import pipeline
 from zoo.data.example import Example
 
@@ -37,8 +37,9 @@ def main(argv=None):
     parser.add_argument(
         "--threshold",
         type=float,
-        help="least probability of a label (default: 0.5); not of a model "
-        "that ends its sequence of labels itself",
+        help="least probability of a label (default: 0.5; of RARL the best "
+        "three of its softmax); not of a model that ends its sequence of "
+        "labels itself",
     )
     parser.add_argument(
         "--output_dir",
@@ -71,7 +72,8 @@ def main(argv=None):
         examples = with_regions(examples, _proposals(card))
         batches = pipeline.evaluation_batches(examples, image_size, 32)
         outputs = training.predict(model, batches, len(examples))
-        probabilities = steps.answers_of(outputs).probabilities
+        answers = steps.answers_of(card["method"], outputs)
+        probabilities = answers.probabilities
         paths = steps.draw_evidence(
             arguments.output_dir,
             cli.EXPLAIN[card["method"]](model),
@@ -80,7 +82,7 @@ def main(argv=None):
             classes,
             image_size,
         )
-        labels = _labels(outputs, probabilities, threshold)
+        labels = _labels(outputs, answers, threshold)
         for example, found, path in zip(examples, labels, paths, strict=True):
             text = ", ".join(f"{classes[k]} {p:.3f}" for k, p in found)
             print(f"{example.image_path}: {text or 'no label'}  ({path})")
@@ -97,7 +99,7 @@ def _proposals(card):
     return settings
 
 
-def _labels(outputs, probabilities, threshold):
+def _labels(outputs, answers, threshold):
     """Lists the labels of each photo, as pairs of class and probability.
 
     They come in the order in which the model found them, or else the most
@@ -105,18 +107,18 @@ def _labels(outputs, probabilities, threshold):
     """
     if isinstance(outputs, dict):
         rows = outputs["sequence"], outputs["sequence_probabilities"]
-        threshold = 0.0
-    else:
-        order = np.argsort(-probabilities, axis=1, kind="stable")
-        rows = order, np.take_along_axis(probabilities, order, axis=1)
-        threshold = 0.5 if threshold is None else threshold
-    return [
-        [
-            (k, p)
-            for k, p in zip(*pair, strict=True)
-            if k >= 0 and p >= threshold
+        return [
+            [(k, p) for k, p in zip(*row, strict=True) if k >= 0]
+            for row in zip(*rows, strict=True)
         ]
-        for pair in zip(*rows, strict=True)
+    chosen = answers.predicted
+    if threshold is not None or chosen is None:
+        chosen = answers.probabilities >= (
+            reports.THRESHOLD if threshold is None else threshold
+        )
+    return [
+        sorted(((k, p[k]) for k in np.flatnonzero(row)), key=lambda x: -x[1])
+        for row, p in zip(chosen, answers.probabilities, strict=True)
     ]
 
 

@@ -61,7 +61,9 @@ class ReportsTest(parameterized.TestCase, tf.test.TestCase):
         predicted = rng.random(targets.shape) < 0.7
         # Not even a probability of 0 takes a given label back.
         probabilities[rng.random(targets.shape) < 0.3] = 0
-        report = reports.measure(targets, probabilities, CLASSES, predicted)
+        report = reports.measure(
+            targets, probabilities, CLASSES, predicted, "a rule"
+        )
         most_probable = np.zeros_like(predicted)
         for i, row in enumerate(predicted):
             order = sorted(
@@ -77,9 +79,7 @@ class ReportsTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAlmostEqual(
                 report[protocol]["OR"], correct / (targets == 1).sum()
             )
-        self.assertIn(
-            "labels: the model's own sequences", reports.table(report, "rnn")
-        )
+        self.assertIn("labels: a rule", reports.table(report, "rnn"))
         self.assertEqual(
             report["mAP"],
             reports.measure(targets, probabilities, CLASSES)["mAP"],

@@ -87,16 +87,18 @@ class RunsTest(tf.test.TestCase):
         runs.save_predictions(
             *(path, [Named], np.ones((1, 2))),
             {"logits": np.zeros((1, 2)), **found},
-            *(np.eye(2)[:1], np.array([[False, True]])),
+            *(np.eye(2)[:1], np.array([[False, True]]), "a rule"),
             {"mean_over_steps": np.full((1, 2), 0.25)},
         )
         more = np.load(path)
         self.assertEqual(
-            set(more) - set(stored), {"predicted", "mean_over_steps", *found}
+            set(more) - set(stored),
+            {"predicted", "labels", "mean_over_steps", *found},
         )
         for name, array in found.items():
             self.assertAllEqual(more[name], array)
         self.assertAllEqual(more["predicted"], [[False, True]])
+        self.assertEqual(more["labels"], "a rule")
         self.assertAllEqual(more["mean_over_steps"], [[0.25, 0.25]])
 
     def test_model_is_saved_without_its_optimizer(self):

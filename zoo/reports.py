@@ -15,7 +15,14 @@ GROUPS = {
 }
 
 
-def measure(targets, probabilities, classes, predicted=None, other_scores=None):
+def measure(
+    targets,
+    probabilities,
+    classes,
+    predicted=None,
+    labels=None,
+    other_scores=None,
+):
     """Computes what the literature reports for multi-label recognition.
 
     Args:
@@ -24,8 +31,9 @@ def measure(targets, probabilities, classes, predicted=None, other_scores=None):
         probabilities: array of shape `(num_examples, num_classes)`, 0 to 1.
         classes: sequence of str.
         predicted: bool array of shape `(num_examples, num_classes)`, or
-            `None`. The labels that a model gives by itself, as a sequence of
-            them, in place of those above `THRESHOLD`.
+            `None`. The labels that a model gives by itself, in place of those
+            above `THRESHOLD`.
+        labels: str, says what `predicted` are; `None` without them.
         other_scores: dict from str to array of shape `(num_examples,
             num_classes)`, or `None`. Other readings of the same model's
             answers, each of which gets its mAP.
@@ -51,8 +59,7 @@ def measure(targets, probabilities, classes, predicted=None, other_scores=None):
     """
     targets, probabilities = np.asarray(targets), np.asarray(probabilities)
     ap = metrics.average_precision(targets, probabilities, mode=MODE)
-    labels, threshold = f"probability above {THRESHOLD}", THRESHOLD
-    chosen_from = probabilities
+    threshold, chosen_from = THRESHOLD, probabilities
     if predicted is not None:
         predicted = np.asarray(predicted)
         if predicted.dtype != bool or predicted.shape != probabilities.shape:
@@ -61,7 +68,7 @@ def measure(targets, probabilities, classes, predicted=None, other_scores=None):
                 f"{probabilities.shape}. Received: predicted of "
                 f"{predicted.dtype} and shape {predicted.shape}"
             )
-        labels, threshold = "the model's own sequences", 0
+        threshold = 0
         # What is predicted stays above 0, be its probability as low as 0.
         above_zero = np.maximum(probabilities, np.finfo("float32").tiny)
         chosen_from = np.where(predicted, above_zero, 0)
@@ -77,7 +84,7 @@ def measure(targets, probabilities, classes, predicted=None, other_scores=None):
             for name, scores in (other_scores or {}).items()
         },
         "num_examples": len(targets),
-        "labels": labels,
+        "labels": labels or f"probability above {THRESHOLD}",
         "all": _numbers(
             metrics.precision_recall_f1(targets, chosen_from, threshold)
         ),

@@ -120,6 +120,7 @@ def save_predictions(
     outputs,
     probabilities,
     predicted=None,
+    labels=None,
     other_scores=None,
 ):
     """Saves what was predicted, with the ids of the images, as NumPy arrays.
@@ -132,6 +133,7 @@ def save_predictions(
             `sequence` and `sequence_probabilities` are saved, too.
         probabilities: as `zoo.reports.measure` takes them.
         predicted: likewise.
+        labels: likewise, which is saved, too.
         other_scores: likewise; each is saved by its name.
     """
     arrays = {
@@ -141,7 +143,7 @@ def save_predictions(
         **(other_scores or {}),
     }
     if predicted is not None:
-        arrays["predicted"] = predicted
+        arrays["predicted"], arrays["labels"] = predicted, labels
     if isinstance(outputs, dict):
         for name in ("sequence", "sequence_probabilities"):
             arrays[name] = outputs[name]

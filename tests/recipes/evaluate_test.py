@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from recipes import evaluate
+from recipes import report as html
 from tests.data import trees
 from zoo import backbones, metrics, models, reports, runs, training
 from zoo.data import pipeline, scenes, voc
@@ -233,7 +234,7 @@ class EvaluateTest(tf.test.TestCase):
         results = self.home / "nus_wide results"
         with (
             contextlib.redirect_stderr(io.StringIO()),
-            mock.patch.object(evaluate, "_sections", return_value={}),
+            mock.patch.object(html, "_sections", return_value={}),
         ):
             out, end = run(
                 *(trained, "--dataset", "nus_wide", "--data_dir", root),
@@ -360,7 +361,7 @@ class EvaluateTest(tf.test.TestCase):
     def test_loads_the_images_that_it_names(self):
         data = scenes.read(self.data, "test")
         card = {"image_size": IMAGE_SIZE}
-        images = evaluate._inputs(card, data, [4, 1])
+        images = html.inputs_of(card, data, [4, 1])
         batches = pipeline.evaluation_batches(data.examples, IMAGE_SIZE, 6)
         everything, _ = next(batches.as_numpy_iterator())
         self.assertAllEqual(images, everything[[4, 1]])
@@ -401,7 +402,7 @@ class RarlTest(tf.test.TestCase):
 
     def evaluate(self, *arguments):
         results = pathlib.Path(self.get_temp_dir()) / "results"
-        with mock.patch.object(evaluate, "_sections", return_value={}):
+        with mock.patch.object(html, "_sections", return_value={}):
             out, end = run(*arguments, "--output_dir", results)
         self.assertIsNone(end)
         return (
@@ -464,14 +465,14 @@ class RarlTest(tf.test.TestCase):
             counts.append(len(chosen))
             correct += sum(present[k] for k in chosen)
         self.assertGreater(len(set(counts)), 1)
-        measured = report["top3_of_softmax_from_0.1"]
+        measured = report["all"]
         self.assertAllClose(measured["OP"], correct / sum(counts))
         self.assertAllClose(measured["OR"], correct / targets.sum())
-        row = "".join(f"{100 * value:7.2f}" for value in measured.values())
-        self.assertIn(f"none below 0.1\n{'':8}{row}\n", out)
-        fact = f"CP {100 * measured['CP']:.2f}, CR"
-        title = "Top 3 of the softmax, from 0.1"
-        self.assertIn(f"<dt>{title}</dt><dd>{fact}", page)
+        self.assertEqual(report["top3"], measured)
+        labels = "the 3 best of a softmax over the classes, those from 0.1"
+        self.assertIn(f"labels: {labels}\n", out)
+        self.assertIn(f"<dd>{labels}</dd>", page)
+        self.assertIn("mAP (continuous), softmax", out)
 
     @pytest.mark.heavy
     def test_regions_are_those_of_the_run_or_of_another_method(self):
