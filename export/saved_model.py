@@ -40,8 +40,8 @@ def export(model, classes, directory, version=None, card=None, regions=None):
         regions: float array of shape `(num_regions, 4)`, ymin xmin ymax xmax,
             0 to 1 of the image, or `None` for those of
             `zoo.data.proposals.sliding_windows`. Where a model that takes
-            regions looks in an image that comes without any; as many as it
-            takes, if that number is fixed.
+            regions looks in an image that comes without any: at least one,
+            each of some area; as many as it takes, if that number is fixed.
 
     Returns:
         `pathlib.Path` of the new version.
@@ -129,17 +129,31 @@ def _grid(model, regions):
             "Export needs a model of images, or of a dict of 'image' and "
             f"'regions'. Received: inputs={names}"
         )
+    num_regions = model.inputs[1].shape[1]  # `None` for any number
     if regions is None:
-        # As many as the model takes, where it does not take any number.
-        regions = proposals.sliding_windows()[: model.inputs[1].shape[1]]
-    regions = np.asarray(regions, "float32")
-    is_inside = ((0 <= regions) & (regions <= 1)).all()
-    if regions.ndim != 2 or regions.shape[1] != 4 or not is_inside:
+        regions = proposals.sliding_windows()[:num_regions]
+    try:
+        grid = np.asarray(regions, "float32")
+    except ValueError as error:  # rows of several lengths
         raise ValueError(
-            "`regions` must have the shape (num_regions, 4) and be 0 to 1 of "
-            f"the image. Received: regions={regions}, shape={regions.shape}"
+            "`regions` must have the shape (num_regions, 4). "
+            f"Received: regions={regions}"
+        ) from error
+    if grid.shape != (num_regions or max(1, grid.size // 4), 4):
+        raise ValueError(
+            f"`regions` must have the shape ({num_regions or 'num_regions'}, "
+            "4), and at least one row. "
+            f"Received: `regions` of shape {grid.shape}"
         )
-    return regions
+    start, end = np.split(grid, 2, axis=1)
+    is_good = ((0 <= start) & (start < end) & (end <= 1)).all(axis=1)
+    if not is_good.all():  # also for NaN
+        row = is_good.argmin()
+        raise ValueError(
+            "`regions` must be ymin xmin ymax xmax, 0 to 1 of the image, and "
+            f"have some area. Received: regions[{row}]={grid[row].tolist()}"
+        )
+    return grid
 
 
 def _by_name(outputs):
@@ -224,16 +238,27 @@ def _archive(model, classes, image_size, grid):
 
 def _checked(regions, image_bytes):
     """Gives regions that fit their images, or an error that says why not."""
-    # The model clips what lies beyond the image, but NaN lies nowhere.
     regions = tf.debugging.check_numerics(regions, "`regions` must be finite")
     num_images, shape = tf.size(image_bytes), tf.shape(regions)
-    message = tf.strings.format(
+    number = tf.strings.format(
         "`regions` must be given for each image. Received: {} images and "
         "`regions` of shape {}",
         (num_images, shape),
     )
-    check = tf.debugging.Assert(shape[0] == num_images, [message])
-    with tf.control_dependencies([check]):
+    # True for padding. What is in pixels, or has its end first, would get an
+    # answer about another place.
+    start, end = tf.split(regions, 2, axis=-1)
+    is_good = tf.reduce_all((0 <= start) & (start <= end) & (end <= 1), axis=-1)
+    place = tf.strings.format(
+        "`regions` must be ymin xmin ymax xmax, 0 to 1 of the image, or zeros. "
+        "Received: {}",
+        tf.boolean_mask(regions, ~is_good)[:1],
+    )
+    checks = [
+        tf.debugging.Assert(shape[0] == num_images, [number]),
+        tf.debugging.Assert(tf.reduce_all(is_good), [place]),
+    ]
+    with tf.control_dependencies(checks):
         return tf.identity(regions)
 
 

@@ -69,6 +69,7 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "region_size": (1, math.inf),
     "episodes": (1, math.inf),
     "policy_weight": (0, math.inf),
+    "deviation": (1e-6, math.inf),
     "global_epochs": (1, math.inf),
     "open_epochs": (1, math.inf),
     "gate_epochs": (1, math.inf),
@@ -168,12 +169,42 @@ class Recipe:
                 "which has no rise. Received: "
                 f"warmup_epochs={self.warmup_epochs}"
             )
+        if 0 < self.resize < self.image_size:
+            raise ValueError(
+                "`resize` must be 0, or at least `image_size`, which is a crop "
+                f"of it. Received: resize={self.resize}, "
+                f"image_size={self.image_size}"
+            )
+        if self.resize and self.crop_area < 1:
+            raise ValueError(
+                "`resize` takes a crop of one size, `crop_area` of any: one of "
+                f"them must be off. Received: resize={self.resize}, "
+                f"crop_area={self.crop_area}"
+            )
         patience = self.decay_epochs
         if self.schedule == "plateau" and (patience < 1 or patience % 1):
             raise ValueError(
                 "`decay_epochs` must be a whole number of at least 1 with "
                 f'schedule="plateau". Received: decay_epochs={patience}'
             )
+
+
+def refuse_rand_augment(recipe):
+    """Refuses what would move an image beneath its regions."""
+    if recipe.rand_augment:
+        raise ValueError(
+            "`rand_augment` must be 0: it would move the image beneath its "
+            f"regions. Received: rand_augment={recipe.rand_augment}"
+        )
+
+
+def refuse_label_smoothing(recipe):
+    """Refuses what is of the cross-entropy, for methods with another loss."""
+    if recipe.label_smoothing:
+        raise ValueError(
+            "`label_smoothing` must be 0: the method has a loss of its own. "
+            f"Received: label_smoothing={recipe.label_smoothing}"
+        )
 
 
 # What `tiny` trains with, by every method and its twins alike. Settled in some

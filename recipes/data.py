@@ -186,6 +186,25 @@ def with_regions(examples, settings):
     return [dataclasses.replace(e, regions=None) for e in examples]
 
 
+def served_regions(settings, model):
+    """Says which regions a server lays where it is given none.
+
+    Args:
+        settings: dict, as `with_regions`.
+        model: `keras.Model` that looks at given regions, perhaps at a fixed
+            number of them.
+
+    Returns:
+        dict, as `with_regions`.
+    """
+    windows = proposals.sliding_windows()[: model.input["regions"].shape[1]]
+    return {
+        **settings,
+        "method": "sliding_windows",
+        "num_regions": len(windows),
+    }
+
+
 def _readable(examples, name):
     """Names the examples whose image cannot be read, and leaves them out."""
     print(f"Checking that the {len(examples)} images of {name} can be read.")

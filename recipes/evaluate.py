@@ -40,7 +40,13 @@ import numpy as np
 
 from recipes import cli, steps
 from recipes import report as html
-from recipes.data import DATASETS, name_of, read_test, with_regions
+from recipes.data import (
+    DATASETS,
+    name_of,
+    read_test,
+    served_regions,
+    with_regions,
+)
 from zoo import reports, runs, training
 from zoo.data import pipeline, proposals, voc
 from zoo.models import add_max_pooling
@@ -350,7 +356,7 @@ def _note(card, dataset, source, split, data_dir):
 
 def _regions(arguments, card, model):
     """Gives the arguments of `proposals.propose`; `None` for no regions."""
-    regions, method = card.get("proposals"), arguments.proposals
+    regions, method = card.get("regions"), arguments.proposals
     if not method:
         return regions
     if not regions:
@@ -358,12 +364,9 @@ def _regions(arguments, card, model):
             "--proposals is for runs whose model looks at given regions. "
             f"Received: {arguments.runs[0]}, made by {card['method']}"
         )
-    regions = {**regions, "method": method}
     if method == "sliding_windows":
-        # As many as a server lays, which a model may limit.
-        most = model.input["regions"].shape[1]
-        regions["num_regions"] = len(proposals.sliding_windows()[:most])
-    return regions
+        return served_regions(regions, model)
+    return {**regions, "method": method}
 
 
 def _groups(arguments, data, images):

@@ -2,6 +2,7 @@
 
 Run:    python recipes/predict.py photo.jpg another.png
         python recipes/predict.py photo.jpg --run runs/csra-scenes-tiny-seed0
+        python recipes/predict.py photo.jpg --run runs/rgnn-scenes-tiny-seed0
 """
 
 import argparse
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 
 from recipes import cli, steps
-from recipes.data import with_regions
+from recipes.data import served_regions, with_regions
 from zoo import reports, runs, training
 from zoo.data import pipeline
 from zoo.data.example import Example
@@ -69,7 +70,8 @@ def main(argv=None):
         print(f"error: {reason}", file=sys.stderr)
     examples = [e for i, e in enumerate(examples) if i not in bad]
     if examples:
-        examples = with_regions(examples, _proposals(card))
+        with cli.clear_errors():  # OpenCV may be missing here
+            examples = with_regions(examples, _regions(card, model))
         batches = pipeline.evaluation_batches(examples, image_size, 32)
         outputs = training.predict(model, batches, len(examples))
         answers = steps.answers_of(card["method"], outputs)
@@ -90,12 +92,12 @@ def main(argv=None):
         sys.exit(1)
 
 
-def _proposals(card):
-    """Says how to find regions in photos that come without any."""
-    settings = card.get("proposals")
+def _regions(card, model):
+    """Says how to find regions in photos, which come without any."""
+    settings = card.get("regions")
     if settings and settings["method"] == "own":
-        print("No regions come with photos: a grid of windows is laid.")
-        return {**settings, "method": "sliding_windows"}
+        print("The photos have no regions: windows are laid, as by a server.")
+        return served_regions(settings, model)
     return settings
 
 

@@ -122,7 +122,7 @@ def train(
     build,
     phases=None,
     settle=None,
-    proposals=None,
+    regions=None,
 ):
     """Trains, measures, explains and exports: the steps of every recipe.
 
@@ -136,7 +136,7 @@ def train(
         settle: callable that takes the `Run` and its model in float32, settles
             what is left to choose once the weights are, and gives it as a dict
             for the card; `None` for nothing.
-        proposals: dict, the arguments of `zoo.data.proposals.propose`, for a
+        regions: dict, the arguments of `zoo.data.proposals.propose`, for a
             model that looks at given regions; `None` for others.
 
     Returns:
@@ -149,7 +149,7 @@ def train(
         "method": method,
         "dataset": arguments.dataset,
         **dataclasses.asdict(recipe),
-        **({"proposals": proposals} if proposals else {}),
+        **({"regions": regions} if regions else {}),
     }
     with clear_errors():
         runs.check(directory, identity, arguments.resume)
@@ -169,7 +169,7 @@ def train(
         data = dataclasses.replace(
             data,
             **{
-                part: with_regions(getattr(data, part), proposals)
+                part: with_regions(getattr(data, part), regions)
                 for part in ("training", "validation", "test")
             },
         )
@@ -210,11 +210,14 @@ def train(
 
 
 def _digest(*parts):
-    """Tells data from other data, by the ids and targets of its examples."""
+    """Tells data from other data, by what its examples know of the images."""
     digest = hashlib.sha256()
     for example in itertools.chain(*parts):
         digest.update(example.image_id.encode())
         digest.update(example.targets.tobytes())
+        digest.update(example.boxes.tobytes())
+        if example.regions is not None:
+            digest.update(example.regions.tobytes())
     return digest.hexdigest()
 
 

@@ -5,6 +5,10 @@ Run:    python recipes/train_rarl.py            # built-in scenes, on a CPU
             --backbone vgg16
         python recipes/train_rarl.py --dataset voc2007 --data_dir VOCdevkit \
             --backbone vgg16 --resize 640 --image_size 576
+        python recipes/train_rarl.py --locations random         # Table 3
+        python recipes/train_rarl.py --lstm location            # Table 4
+        python recipes/train_rarl.py --num_regions 1            # Table 5
+        python recipes/train_rarl.py --num_steps 10             # Table 6
 Paper:  VGG-16, 512 and 640 pixels, ten views: VOC 2007 92.0 mAP; COCO 2014,
         top 3, CF1 66.2, OF1 71.1.
 Ours:   not measured.
@@ -19,8 +23,8 @@ from zoo import losses
 from zoo.models.rarl import learner, rarl
 
 LOCATIONS = {"learned": "learned", "random": "random", "proposals": "given"}
-# Pixels, of 448.
-SCALES = {9: (80 / 448, 160 / 448, 320 / 448), 1: (224 / 448,)}
+# Pixels of an image of 512, of which a view is a part.
+SIDES = {9: (80, 160, 320), 1: (224,)}
 RATIOS = {9: (2.0, 1.0, 0.5), 1: (1.0,)}
 
 
@@ -55,28 +59,54 @@ class Recipe(cli.Recipe):
     locations: typing.Literal["learned", "random", "proposals"] = cli.field(
         "learned", "or random places, or the best proposals (Table 3)"
     )
+    deviation: float = cli.field(
+        0.11, "of the places drawn, where the image is from -1 to 1"
+    )
     episodes: int = cli.field(1, "draws of an image's places in a step")
     policy_weight: float = cli.field(1.0, "of the policy's loss")
+
+    def __post_init__(self):
+        """Refuses numbers that no training could use."""
+        super().__post_init__()
+        cli.refuse_label_smoothing(self)
+        if self.locations == "proposals":
+            cli.refuse_rand_augment(self)
 
 
 VOC = Recipe()
 COCO = dataclasses.replace(VOC, validation_fraction=0.05)
-RECIPES = cli.by_name(VOC, COCO, level="P5", units=256, resize=0, region_size=4)
+RECIPES = cli.by_name(
+    VOC,
+    COCO,
+    epochs=30,
+    backbone_learning_rate=1e-3,
+    head_learning_rate=1e-3,
+    resize=0,
+    level="P5",
+    units=256,
+    region_size=4,
+    deviation=0.4,
+    policy_weight=0.01,
+)
 
 
 def build(recipe, backbone, data):
     """Builds the model that the recipe describes."""
+    # Without a resize the image is the view, as the paper's 448 of 512.
+    whole = recipe.resize or recipe.image_size * 512 / 448
+    pixel = whole / 512 / recipe.image_size
     return rarl(
         backbone,
         len(data.classes),
         num_steps=recipe.num_steps,
-        scales=SCALES[recipe.num_regions],
+        scales=[side * pixel for side in SIDES[recipe.num_regions]],
         ratios=RATIOS[recipe.num_regions],
         units=recipe.units,
         size=recipe.region_size,
         level=recipe.level,
         lstm=recipe.lstm,
         locations=LOCATIONS[recipe.locations],
+        deviation=recipe.deviation,
         episodes=recipe.episodes,
         seed=recipe.seed,
     )
@@ -97,14 +127,14 @@ def phases(run):
 def main(argv=None):
     """Trains, measures, explains and exports."""
     arguments, recipe = cli.parse(__doc__, RECIPES, argv)
-    proposals = None
+    regions = None
     if recipe.locations == "proposals":
-        proposals = {
+        regions = {
             "method": "edge_boxes",
             "num_regions": recipe.num_steps,
             "nms": 0.7,
         }
-    steps.train("rarl", recipe, arguments, build, phases, proposals=proposals)
+    steps.train("rarl", recipe, arguments, build, phases, regions=regions)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 r"""Trains RGNN: regional gating neural network (Zhao et al., BMVC 2016).
 
-Run:    python recipes/train_rgnn.py            # built-in scenes, on a CPU
+Run:    pip install -e '.[proposals]'           # OpenCV, for its edge boxes
+        python recipes/train_rgnn.py            # built-in scenes, on a CPU
         python recipes/train_rgnn.py --dataset voc2007 --data_dir VOCdevkit \
             --backbone vgg16
         python recipes/train_rgnn.py --gate feature
@@ -63,11 +64,8 @@ class Recipe(cli.Recipe):
     def __post_init__(self):
         """Refuses numbers that no training could use."""
         super().__post_init__()
-        if self.rand_augment:
-            raise ValueError(
-                "`rand_augment` must be 0: it would move the image beneath its "
-                f"regions. Received: rand_augment={self.rand_augment}"
-            )
+        cli.refuse_label_smoothing(self)
+        cli.refuse_rand_augment(self)
 
 
 VOC = Recipe()
@@ -76,11 +74,13 @@ RECIPES = cli.by_name(
     VOC,
     COCO,
     level="P5",
-    region_size=4,
+    backbone_learning_rate=1e-3,
+    head_learning_rate=1e-3,
+    region_size=2,
     dim=256,
     num_regions=50,
-    global_epochs=8,
-    open_epochs=6,
+    global_epochs=12,
+    open_epochs=8,
     gate_epochs=2,
     epochs=8,
     dropout=0.2,
@@ -201,7 +201,7 @@ def main(argv=None):
         arguments,
         build,
         phases,
-        proposals={
+        regions={
             "method": recipe.proposals,
             "num_regions": recipe.num_regions,
         },

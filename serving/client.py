@@ -150,7 +150,9 @@ class Client:
             regions: list of float arrays of shape `(num_regions, 4)`, one an
                 image, ymin xmin ymax xmax, 0 to 1 of the upright image: where
                 a model that takes regions is to look. Their number may differ
-                from image to image. `None` leaves it to the model.
+                from image to image: rows of zeros follow the shorter ones, up
+                to the longest of the call. A model of a fixed number wants
+                arrays of just so many. `None` leaves it to the model.
 
         Returns:
             A list of `Prediction`, one an image, in the order of `images`.
@@ -304,13 +306,23 @@ def _padded(regions, num_images):
             "`regions` must be a list of arrays, one an image. "
             f"Received: {len(regions)} arrays and {num_images} images"
         )
-    arrays = [np.asarray(array, "float32") for array in regions]
-    for i, array in enumerate(arrays):
+    arrays = []
+    for i, rows in enumerate(regions):
+        try:
+            array = np.asarray(rows, "float32")
+        except ValueError as error:  # rows of several lengths
+            raise ValueError(
+                "`regions` must be arrays of shape (num_regions, 4). "
+                f"Received: regions[{i}]={rows}"
+            ) from error
+        if array.shape == (0,):  # an empty list
+            array = array.reshape(0, 4)
         if array.ndim != 2 or array.shape[1] != 4:
             raise ValueError(
                 "`regions` must be arrays of shape (num_regions, 4). "
                 f"Received: regions[{i}] of shape {array.shape}"
             )
+        arrays.append(array)
         # 0 <= ymin <= ymax <= 1, and so with x; false for NaN.
         is_good = (0 <= array[:, :2]) & (array[:, :2] <= array[:, 2:])
         is_good &= array[:, 2:] <= 1

@@ -16,7 +16,8 @@ the model itself decides which labels an image has, as Order-Free RNN does.
 
 A model that looks at regions of an image, as RGNN does, lays a grid of them
 itself. Its fourth signature, `regions`, takes `image_bytes` and `regions`, and
-gives what `serving_default` gives.
+gives what `serving_default` gives. It wants exactly the number of rows that its
+metadata tells, where that is not -1.
 
 This file imports nothing, so that the client installs without the models and
 the models without the client.

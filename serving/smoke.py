@@ -123,6 +123,14 @@ class Checks:
     def _takes_regions(self):
         return signature.REGIONS_SIGNATURE in self._signatures()
 
+    def _num_regions(self):
+        """Gives the number of them that the model takes, or `None` for any."""
+        declared = self._signatures()[signature.REGIONS_SIGNATURE]
+        dimensions = declared.inputs[signature.REGIONS].tensor_shape.dim
+        # None at all where the input is missing, which `metadata` tells.
+        size = dimensions[1].size if len(dimensions) == 3 else -1
+        return size if size > 0 else None
+
     def _signatures(self):
         """Gives what the model declares of each of its signatures, by name."""
         request = get_model_metadata_pb2.GetModelMetadataRequest(
@@ -215,11 +223,18 @@ class Checks:
         """The given regions matter, those of other images and padding not."""
         if not self._takes_regions():
             return NO_REGIONS
-        # Fewer than those of others are padded, here one and none.
-        self._same_alone([REGIONS[: (1 + i) % 4] for i in range(BATCH_SIZE)])
-        image, quarter = self._images[:1], REGIONS[-1:]
+        number = self._num_regions()
+        if number is None:
+            # Fewer than those of others are padded, here one and none.
+            others = [REGIONS[: (1 + i) % 4] for i in range(BATCH_SIZE)]
+        else:
+            rolled = [np.roll(REGIONS, i, axis=0) for i in range(BATCH_SIZE)]
+            others = [np.resize(rows, (number, 4)) for rows in rolled]
+        self._same_alone(others)
+        shape = (number or len(REGIONS), 4)
         [whole], [part] = (
-            self._predict(image, [regions]) for regions in (REGIONS, quarter)
+            self._predict(self._images[:1], [np.resize(regions, shape)])
+            for regions in (REGIONS, REGIONS[-1:])
         )
         _expect(
             (whole.probabilities != part.probabilities).any(),
@@ -296,14 +311,17 @@ class Checks:
         )
 
     def wrong_regions(self) -> str:
-        """Those without a batch, of more images, or of NaN are refused."""
+        """Those of a wrong shape, or that lie nowhere, are refused."""
         if not self._takes_regions():
             return NO_REGIONS
         images = np.array(self._images[:1], object)
+        good = np.resize(REGIONS, (self._num_regions() or len(REGIONS), 4))
         for regions in (
-            REGIONS,
-            np.stack([REGIONS] * 2),
-            REGIONS[None] * np.nan,
+            good,  # without a batch
+            np.stack([good] * 2),  # of more images
+            good[None] * np.nan,
+            good[None] * 48,  # in pixels
+            good[None, :, ::-1],  # the end first
         ):
             inputs = {signature.IMAGE_BYTES: images, signature.REGIONS: regions}
             code = self._code(signature.REGIONS_SIGNATURE, inputs)

@@ -97,13 +97,14 @@ class RandomShiftTest(tf.test.TestCase):
         self.assertAllEqual(view, (0, 0, 1, 1))
 
 
-class RegionsInViewTest(parameterized.TestCase, tf.test.TestCase):
+class RegionsInViewsTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.named_parameters(
         ("whole", (0, 0, 1, 1), (0.2, 0.4, 0.6, 0.8)),
         ("part", (0.1, 0.2, 0.9, 1.0), (0.125, 0.25, 0.625, 0.75)),
-        ("clipped", (0.4, 0.6, 0.8, 1.0), (0, 0, 0.5, 0.5)),
+        ("clipped", (0.3, 0.5, 0.7, 0.9), (0, 0, 0.75, 0.75)),
+        ("a_sliver", (0.55, 0.0, 1.0, 1.0), (0, 0, 0, 0)),
         ("mirrored", (0, 1, 1, 0), (0.2, 0.2, 0.6, 0.6)),
-        ("mirrored_part", (0.4, 1.0, 0.8, 0.6), (0, 0.5, 0.5, 1)),
+        ("mirrored_part", (0.3, 1.0, 0.8, 0.6), (0, 0.5, 0.6, 1)),
         ("beyond", (-0.1, 0.1, 0.9, 1.1), (0.3, 0.3, 0.7, 0.7)),
         ("above_it", (0.6, 0, 1, 1), (0, 0, 0, 0)),  # they share an edge
         ("left_of_it", (0, 0.9, 1, 1), (0, 0, 0, 0)),
@@ -111,17 +112,32 @@ class RegionsInViewTest(parameterized.TestCase, tf.test.TestCase):
     def test_moves_a_region(self, view, expected):
         padding = np.zeros((2, 4))
         regions = np.float32([[0.2, 0.4, 0.6, 0.8], *padding])
-        moved = augment.regions_in_view(regions, view)
+        moved = augment.regions_in_views(regions, [view])
         self.assertEqual(moved.dtype, "float32")
         self.assertAllClose(moved, [expected, *padding])
         # Padding is told by its zeros, so almost zero will not do.
         zeros = np.all(np.equal([expected, *padding], 0), axis=1)
         self.assertAllEqual(np.all(moved.numpy() == 0, axis=1), zeros)
 
+    @parameterized.parameters(
+        # What is kept of the region's height, by one view after the other.
+        ((0.0, 0.24), (0, 1), False),
+        ((0.0, 0.26), (0, 1), True),
+        ((0.0, 0.5), (0, 0.6), True),
+        ((0.0, 0.5), (0, 0.4), False),  # of 0.5, so 0.2 of the region
+        ((0.5, 0.0), (1, 0.4), True),  # mirrored twice
+        ((0.5, 0.0), (1, 0.6), False),
+    )
+    def test_drops_slivers(self, first, second, is_kept):
+        regions = np.float32([[0, 0.2, 1, 0.6]])
+        views = [(y[0], 0.0, y[1], 1.0) for y in (first, second)]
+        moved = augment.regions_in_views(regions, views)
+        self.assertAllClose(moved, [[0, 0.2, 1, 0.6]] if is_kept else [[0] * 4])
+
     def test_takes_no_region(self):
         none = np.zeros((0, 4), "float32")
         self.assertAllEqual(
-            augment.regions_in_view(none, (0, 0, 0.5, 0.5)), none
+            augment.regions_in_views(none, [(0, 0, 0.5, 0.5)]), none
         )
 
 

@@ -1,5 +1,7 @@
+import csv
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import unicodedata
@@ -142,6 +144,19 @@ class ReadTest(ManifestTestCase):
         self.assertEqual(regions[0].shape, (0, 4))
         self.assertAllClose(regions[1], [[0, 0.2, 0.5, 1], [0, 0.1, 0.5, 1]])
         self.assertAllClose(regions[2], [[0, 0.1, 0.5, 1]])
+
+    def test_as_many_regions_as_a_detector_gives(self):
+        cell = "|".join([f"xmin={1 / 3} ymin={1 / 7} xmax=1 ymax=1"] * 4000)
+        text = f"image,labels,regions\n1.jpg,cat,{cell}\n"
+        limit = csv.field_size_limit()
+        (example,) = manifest.read(self.write(text), "train").examples
+        self.assertLen(example.regions, 4000)
+        self.assertEqual(csv.field_size_limit(), limit)
+        with mock.patch.object(reading, "MAX_CELL", 1000):
+            self.assertRegex(
+                self.refused(text), "photos.csv:2: .* more than 1,000 char"
+            )
+        self.assertEqual(csv.field_size_limit(), limit)
 
     def test_no_regions_without_the_field(self):
         path = self.write("image,labels\n1.jpg,cat\n")
@@ -397,36 +412,67 @@ class RefusalTest(ManifestTestCase):
         self.assertRegex(self.refused(text), f"(?m)photos.csv:6: .*{message}")
 
     @parameterized.parameters(
-        ("|", "'regions' must be like 'xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9'"),
-        ("cat xmin=0 ymin=0 xmax=1 ymax=1", "'regions' must be like"),
-        ("xmin=0 ymin=0 xmax=1", "'regions' must be like"),
-        ("xmin=0 ymin=0 xmax=1 ymax=x", "'regions' has a side that is no num"),
-        ("xmin=0 ymin=0 xmax=9 ymax=1", "'regions' must have 0 <= xmin < xmax"),
-        ("xmin=0 ymin=0 xmax=1 ymax=1 score=x", "a score that is no number"),
-        ("xmin=0 ymin=0 xmax=1 ymax=1 score=nan", "a score that is not finite"),
+        ("", "must be like 'xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9'"),
+        ("cat xmin=0 ymin=0 xmax=1 ymax=1", "must be like"),
+        ("xmin=0 ymin=0 xmax=1", "must be like"),
+        ("xmin=0 ymin=0 xmax=1 ymax=x", "has a side that is no number"),
+        ("xmin=0 ymin=0 xmax=9 ymax=1", "must have 0 <= xmin < xmax"),
+        ("xmin=0 ymin=0 xmax=1 ymax=1 xmin=0.3", "has a side or a score twice"),
+        ("xmin=0.1 ymin=0 xmax=0.1000000001 ymax=1", "has no area when"),
+        ("xmin=0 ymin=0.1 xmax=1 ymax=0.1000000001", "has no area when"),
         (
-            "xmin=0 ymin=0 xmax=1 ymax=1|xmin=0 ymin=0 xmax=1 ymax=1 score=1",
-            "'regions' must have a score each, or none",
+            "xmin=0 ymin=0 xmax=1 ymax=1 score=1",
+            "must have a score if region 1",
         ),
     )
-    def test_names_the_line_of_regions(self, cell, message):
+    def test_names_the_line_and_the_region(self, region, message):
+        cell = "|".join(["xmin=0 ymin=0 xmax=1 ymax=1"] * 50 + [region])
         text = f"image,labels,regions\n0.jpg,,\n1.jpg,,{cell}\n"
-        message = f"photos.csv:3: .*{message}.* Received: regions="
-        self.assertRegex(self.refused(text), message)
+        message = f"photos.csv:3: 'regions': region 51 {message}.* Received: "
+        self.assertRegex(self.refused(text), f"{message}'{region}'")
 
-    def test_names_the_line_of_regions_in_json(self):
-        regions = [
-            ("[7]", "'regions' must be like"),
-            ("{}", "'regions' must be a list"),
-            (
-                '[{"xmin": 0, "ymin": 0, "xmax": 1, "ymax": 1, "score": null}]',
-                "'regions' has a score that is no number",
-            ),
-        ]
-        for value, message in regions:
-            text = f'{{"image": "a", "labels": [], "regions": {value}}}'
-            message = f"photos.jsonl:1: {message}"
-            self.assertRegex(self.refused(text, "photos.jsonl"), message)
+    @parameterized.parameters(
+        ("score=x", "has a score that is no number"),
+        ("score=nan", "has a score that is not finite"),
+        ("score=1 score=2", "has a side or a score twice"),
+    )
+    def test_names_the_line_of_a_score(self, score, message):
+        cell = f"xmin=0 ymin=0 xmax=1 ymax=1 {score}"
+        self.assertRegex(
+            self.refused(f"image,labels,regions\n1.jpg,,{cell}\n"),
+            f"photos.csv:2: 'regions': region 1 {message}. Received: '{cell}'",
+        )
+
+    @parameterized.parameters(
+        ({"score": None}, "has a score that is no number"),
+        ({"score": True}, "has a score that is no number"),
+        ({"xmax": True}, "has a side that is no number"),
+        ({"xmin": 0.99999999999}, "has no area when"),
+        ({"xmin": 1e300}, "must have 0 <= xmin < xmax"),
+        ({"label": "cat"}, "must be like"),
+    )
+    def test_names_the_region_in_json(self, wrong, message):
+        region = {"xmin": 0, "ymin": 0, "xmax": 1, "ymax": 1}
+        text = json.dumps(
+            {
+                "image": "a",
+                "labels": [],
+                "regions": [region, {**region, **wrong}],
+            }
+        )
+        message = f"photos.jsonl:1: 'regions': region 2 {message}.* Received: "
+        shown = re.escape(str({**region, **wrong}))
+        self.assertRegex(self.refused(text, "photos.jsonl"), message + shown)
+
+    @parameterized.parameters(
+        ("[7]", "'regions': region 1 must be like .* Received: 7"),
+        ("{}", "'regions' must be a list, .* Received: regions={}"),
+        ('[{"xmin": 0, "xmin": 0}]', "the field 'xmin' is there 2 times"),
+    )
+    def test_what_is_no_region_in_json(self, value, message):
+        text = f'{{"image": "a", "labels": [], "regions": {value}}}'
+        message = f"photos.jsonl:1: .*{message}"
+        self.assertRegex(self.refused(text, "photos.jsonl"), message)
 
     def test_regions_on_some_lines_only(self):
         text = '{"image": "a", "labels": [], "regions": []}\n'

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from zoo import preprocess
-from zoo.data import pipeline
+from zoo.data import augment, pipeline
 from zoo.data.example import Example
 
 
@@ -214,6 +214,8 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
         # The rectangles are so far inside that no gap mirrors them.
         self.check(crop_area=0.9, shift=0.02)
 
+    # A rectangle of which little is white has no region, but has edges.
+    @mock.patch.object(augment, "LEAST_SEEN", 1e-4)
     def check(self, own=None, **arguments):
         made = rectangles(self.get_temp_dir())
         if own is not None:
@@ -256,16 +258,27 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_regions_that_a_crop_loses_become_padding(self):
         made = rectangles(self.get_temp_dir())
-        corner = np.float32([[0, 0, 0.2, 0.2], [0.5, 0, 0.7, 0.1]])
-        made = [dataclasses.replace(e, regions=corner) for e in made]
-        batches = pipeline.training_batches(made, 16, 4, 6, 0, crop_area=0.2)
+        own = np.float32([[0, 0, 0.2, 0.2], [0.5, 0, 0.7, 0.1], [0, 0, 1, 1]])
+        made = [dataclasses.replace(e, regions=own) for e in made]
+        batches = pipeline.training_batches(made, 16, 4, 9, 0, crop_area=0.2)
         regions = np.concatenate(
             [x["regions"] for x, _ in batches.as_numpy_iterator()]
-        ).reshape(-1, 4)
-        lost = np.all(regions == 0, axis=1)
-        self.assertBetween(lost.sum(), 5, 43)
-        sides = regions[~lost, 2:] - regions[~lost, :2]
+        )
+        lost = np.all(regions == 0, axis=2)
+        self.assertBetween(lost[:, :2].sum(), 5, 67)  # of 72
+        # The whole image, of which some crops show less than a quarter.
+        self.assertBetween(lost[:, 2].sum(), 1, 18)  # of 36
+        sides = regions[~lost][:, 2:] - regions[~lost][:, :2]
         self.assertAllGreater(sides, 0)
+
+    def test_holds_lists_of_regions_without_padding(self):
+        made = rectangles(self.get_temp_dir())
+        long = np.tile(np.float32([[0, 0, 1, 1]]), (1000, 1))
+        made[0] = dataclasses.replace(made[0], regions=long)
+        columns = pipeline._columns(made)
+        self.assertEqual(columns["regions"].values.shape, (1000 + 9, 4))
+        [(inputs, _)] = pipeline.evaluation_batches(made, 16, 4)
+        self.assertEqual(inputs["regions"].shape, (4, 1000, 4))
 
     def test_evaluation_gives_the_examples_regions(self):
         made = rectangles(self.get_temp_dir())
@@ -310,7 +323,7 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
             # The box, a bit more than half of it, just half, and nothing.
             [box[0], (0, 0, 0.5, 0.3), (0, 0, 0.5, 0.25), (0.5, 0, 0.6, 1)],
             [(0, 0, 1, 1), box[1]],  # the second box counts too
-            [box[0]],  # of an image without boxes
+            [box[0]],  # of an image that is known to have no boxes
             np.zeros((0, 4)),
         ]
         made = [
@@ -330,19 +343,24 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(np.sort(order), range(4))
         self.assertAllEqual(
             targets["region_targets"][np.argsort(order)],
-            [[1, 1, 0, 0], [0, 1, -1, -1], [-1] * 4, [-1] * 4],
+            [[1, 1, 0, 0], [0, 1, -1, -1], [0, -1, -1, -1], [-1] * 4],
         )
         # What the crop loses is padding, about which nothing is known.
         arguments["crop_area"] = 0.2
         batches = pipeline.training_batches(made, 16, 4, 9, 0, **arguments)
         num_known = 0
         for inputs, targets in batches.as_numpy_iterator():
-            has_boxes = targets["targets"][:, 2:3] == 0
             known = targets["region_targets"] >= 0
-            kept = inputs["regions"].any(axis=2)
-            self.assertAllEqual(known, kept & has_boxes)
+            self.assertAllEqual(known, inputs["regions"].any(axis=2))
             num_known += known.sum()
-        self.assertBetween(num_known, 9, 6 * 9 - 1)
+        self.assertBetween(num_known, 9, 7 * 9 - 1)
+
+    def test_knows_no_region_where_no_example_has_boxes(self):
+        made = rectangles(self.get_temp_dir())
+        [(_, targets)] = pipeline.training_batches(
+            made, 16, 4, 1, 0, region_targets=True
+        )
+        self.assertAllEqual(targets["region_targets"], np.full((4, 4), -1))
 
     def test_refuses_regions_of_some_examples(self):
         made = rectangles(self.get_temp_dir())

@@ -81,7 +81,8 @@ class ProposalsTestCase(parameterized.TestCase, tf.test.TestCase):
         """Gives each file, and what changes when it is written again."""
         return {
             path: (path.stat().st_ino, path.stat().st_mtime_ns)
-            for path in self.cache.rglob("*.npy")
+            for path in self.cache.rglob("*")
+            if path.is_file()
         }
 
 
@@ -89,29 +90,53 @@ class SlidingWindowsTest(ProposalsTestCase):
     def test_default_grid(self):
         grid = proposals.sliding_windows()
         self.assertEqual(grid.dtype, "float32")
-        self.assertBetween(len(grid), 50, 150)
+        self.assertBetween(len(grid), 200, 250)
         self.assertLen(np.unique(grid, axis=0), len(grid))
         self.assertAllInRange(grid, 0, 1)
         sides = grid[:, 2:] - grid[:, :2]
         self.assertAllGreater(sides, 0.1)
         areas = sides.prod(axis=1)
         self.assertAllLess(np.diff(areas), 1e-4)
-        # Every place is in a window of every size.
+        # RGNN takes the best of each of these bins.
+        bins = [0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1]
+        self.assertAllGreater(np.histogram(areas, bins)[0], 20)
         self.assertEqual(grid[:, :2].min(), 0)
         self.assertEqual(grid[:, 2:].max(), 1)
         self.assertAllEqual(grid, proposals.sliding_windows())
 
+    def test_every_place_is_in_windows_of_the_large_scales(self):
+        grid = proposals.sliding_windows()
+        areas = (grid[:, 2:] - grid[:, :2]).prod(axis=1)
+        places = np.stack(np.mgrid[:1:50j, :1:50j], axis=-1)[:, :, None]
+        for low, high in ((1 / 16, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 1)):
+            some = grid[(areas > low) & (areas <= high)]
+            is_in = (some[:, :2] <= places) & (places <= some[:, 2:])
+            self.assertTrue(is_in.all(axis=-1).any(axis=-1).all())
+
+    @parameterized.parameters(35, 40, 50, 80, 100, 160, 170, 205, 220)
+    def test_the_first_few_lie_all_over_the_image(self, count):
+        grid = proposals.sliding_windows()[:count]
+        sides = grid[:, 2:] - grid[:, :2]
+        # Those of the scale at which the cut is.
+        is_last = np.isclose(sides.prod(axis=1), sides[-1].prod(), rtol=1e-3)
+        centre = ((grid[:, :2] + grid[:, 2:]) / 2)[is_last].mean(axis=0)
+        self.assertAllInRange(centre, 0.38, 0.62)
+
     def test_sides_and_places(self):
-        grid = proposals.sliding_windows([0.5], [0.25], stride=0.5)
+        grid = proposals.sliding_windows([0.5], [0.25], strides=[0.5])
         # 0.25 high and 1 wide.
         tops = np.arange(7) / 8
         expected = [(top, 0, top + 0.25, 1) for top in tops]
-        self.assertAllClose(grid, expected)
-        grid = proposals.sliding_windows([0.6], [1], stride=1)
+        self.assertAllClose(sorted(grid.tolist()), expected)
+        grid = proposals.sliding_windows([0.6], [1], strides=[1])
         self.assertAllClose(np.unique(grid[:, 0]), [0, 0.4])
+        grid = proposals.sliding_windows([0.25, 0.2], [1], strides=[1, 2])
+        self.assertAllClose(
+            np.unique(grid[:, 0]), [0, 0.25, 0.4, 0.5, 0.75, 0.8]
+        )
 
     def test_a_window_as_large_as_the_image_is_there_once(self):
-        grid = proposals.sliding_windows([1, 2], [1, 2, 0.5])
+        grid = proposals.sliding_windows([1, 2], [1, 2, 0.5], [1, 1])
         whole = (grid == [0, 0, 1, 1]).all(axis=1)
         self.assertEqual(whole.sum(), 1)
 
@@ -119,8 +144,8 @@ class SlidingWindowsTest(ProposalsTestCase):
         ({"scales": []}, r"scales=\[\]"),
         ({"scales": [0]}, r"scales=\[0\]"),
         ({"ratios": [1, -1]}, r"ratios=\[1, -1\]"),
-        ({"stride": 0}, "stride=0"),
-        ({"stride": 2}, "stride=2"),
+        ({"strides": [0]}, r"strides=\[0\]"),
+        ({"scales": [0.5], "strides": [1, 2]}, r"strides=\[1, 2\], scales="),
     )
     def test_refuses(self, arguments, message):
         with self.assertRaisesRegex(ValueError, f"Received: {message}"):
@@ -156,6 +181,45 @@ class JitteredBoxesTest(ProposalsTestCase):
             proposals.jittered_boxes([[0, 0, 1, 1]], 0, seed=0)
         with self.assertRaisesRegex(ValueError, "jitter=-1"):
             proposals.jittered_boxes([[0, 0, 1, 1]], 1, seed=0, jitter=-1)
+
+
+class JitterTest(ProposalsTestCase):
+    def test_regions_lie_around_the_boxes_of_each_example(self):
+        examples = self.drawn_examples(2)
+        found = proposals.jitter(examples, 100, seed=1)
+        for example, before in zip(found, examples, strict=True):
+            self.assertEqual(example.regions.shape, (100, 4))
+            overlap = boxes.iou(example.regions, example.boxes)
+            self.assertAllGreater(overlap.max(axis=0), 0.6)
+            self.assertAllEqual(example.boxes, before.boxes)
+            self.assertIsNone(before.regions)
+
+    def test_seed_and_image_decide(self):
+        first, _ = self.drawn_examples(2)
+        other = dataclasses.replace(first, image_id="other")
+        a, b = proposals.jitter([first, other], 5, seed=1)
+        (c,) = proposals.jitter([first], 5, seed=2)
+        self.assertNotAllClose(a.regions, b.regions)
+        self.assertNotAllClose(a.regions, c.regions)
+        for examples in ([other, first], [first]):
+            *_, again = proposals.jitter(examples, 5, seed=1)
+            self.assertAllEqual(again.regions, a.regions)
+        # As in any process, unlike what depends on `hash`.
+        self.assertAllClose(
+            proposals.jitter([first], 1, seed=0)[0].regions,
+            proposals.jittered_boxes(first.boxes, 1, (0, 1538739476)),
+        )
+
+    def test_without_boxes(self):
+        plain = self.example("plain.png", b"")
+        own = dataclasses.replace(plain, regions=np.float32([[0, 0, 1, 1]]))
+        found = proposals.jitter([plain, own], 5, seed=0)
+        self.assertEqual(found[0].regions.shape, (0, 4))
+        self.assertAllEqual(found[1].regions, own.regions)
+        (drawn,) = self.drawn_examples(1)
+        drawn = dataclasses.replace(drawn, regions=own.regions)
+        (found,) = proposals.jitter([drawn], 5, seed=0)
+        self.assertEqual(found.regions.shape, (5, 4))
 
 
 class EdgeBoxesTest(ProposalsTestCase):
@@ -225,8 +289,8 @@ class EdgeBoxesTest(ProposalsTestCase):
 
     def test_edges_of_a_structured_forest(self):
         image, drawn = draw(1)
-        path = self.root / "model.yml.gz"
-        path.touch()
+        path = self.root / "model.yml"
+        path.write_text("%YAML:1.0\n---\noptions:\n  stride: 2\n")
         given = edges._gradient_edges
 
         class Forest:  # as OpenCV's, but that its edges are a gradient's
@@ -242,15 +306,30 @@ class EdgeBoxesTest(ProposalsTestCase):
                 return strength
 
         name = "createStructuredEdgeDetection"
+        examples = self.drawn_examples(3)
         with (
             mock.patch.object(edges.opencv().ximgproc, name) as create,
             mock.patch.object(edges, "_gradient_edges", None),
         ):
             create.return_value = Forest()
-            for _ in range(2):
-                regions, _ = proposals.edge_boxes(image, 20, model_file=path)
+            forest = edges.Forest(path)
+            regions, _ = proposals.edge_boxes(image, 20, forest=forest)
+            create.assert_called_once_with(str(path))
+            create.reset_mock()
+            found, _ = self.propose(examples, model_file=path)
             create.assert_called_once_with(str(path))
         self.assertAllEqual(regions, proposals.edge_boxes(image, 20)[0])
+        for a, b in zip(found, self.propose(examples)[0], strict=True):
+            self.assertAllEqual(a.regions, b.regions)
+
+    @parameterized.parameters(b"", b"no forest", b"%YAML:1.0\n---\na: 1\n")
+    def test_a_forest_that_cannot_be_read(self, content):
+        path = self.root / "model.yml"
+        path.write_bytes(content)
+        with self.assertRaisesRegex(
+            ValueError, "`model_file` must be .* model_file='.*model.yml'$"
+        ):
+            proposals.propose(self.drawn_examples(1), model_file=path)
 
     @parameterized.parameters(
         ({"num_regions": 0}, ValueError, "num_regions=0"),
@@ -259,10 +338,18 @@ class EdgeBoxesTest(ProposalsTestCase):
         ({"model_file": "no.yml"}, FileNotFoundError, "model_file='no.yml'"),
     )
     def test_refuses(self, arguments, error, message):
-        with self.assertRaisesRegex(error, f"Received: {message}"):
-            proposals.edge_boxes(np.zeros((9, 9, 3), "uint8"), **arguments)
+        if "model_file" not in arguments:
+            with self.assertRaisesRegex(error, f"Received: {message}"):
+                proposals.edge_boxes(np.zeros((9, 9, 3), "uint8"), **arguments)
         with self.assertRaisesRegex(error, f"Received: {message}"):
             proposals.propose([], **arguments)
+
+    @parameterized.parameters(
+        ((9, 8), "uint8"), ((9, 8, 4), "uint8"), ((9, 8, 3), "float32")
+    )
+    def test_refuses_an_image_that_is_not_rgb(self, shape, dtype):
+        with self.assertRaisesRegex(ValueError, f"shape=.*, dtype={dtype}"):
+            proposals.edge_boxes(np.zeros(shape, dtype))
 
     @parameterized.parameters(None, mock.Mock(spec=["__version__"]))
     def test_names_the_extra_where_opencv_is_missing(self, module):
@@ -345,11 +432,8 @@ class ProposeTest(ProposalsTestCase):
             self.assertTrue(is_new())
         with mock.patch.object(edges.opencv(), "__version__", "0"):
             self.assertTrue(is_new())
-        with mock.patch.object(
-            edges,
-            "_forest_edges",
-            lambda image, _: edges._gradient_edges(image),
-        ):
+        with mock.patch.object(edges, "Forest") as create:
+            create.return_value.find_edges = edges._gradient_edges
             self.assertTrue(is_new(model_file=forest))
             moved = self.root / "moved"
             moved.write_bytes(b"one")
@@ -380,18 +464,75 @@ class ProposeTest(ProposalsTestCase):
             self.assertAllEqual(a.regions, b.regions)
         self.assertLen(self.cached(), 6)
         self.assertContainsSubset(there.items(), self.cached().items())
-        self.assertLen(list(self.cache.rglob("*.*")), 6)  # nothing else
 
-    @parameterized.parameters(0, 50, 140)
-    def test_a_file_that_a_power_failure_cut_off(self, length):
+    def test_a_failure_to_write_leaves_nothing(self):
+        examples = self.drawn_examples(1)
+
+        def fail(file, array):
+            file.write(b"some")
+            raise OSError("the disk is full")
+
+        with (
+            mock.patch.object(np, "save", fail),
+            self.assertRaisesRegex(OSError, "the disk is full"),
+        ):
+            self.propose(examples)
+        self.assertEmpty(self.cached())
+
+    def test_a_file_is_whole_on_the_disk_before_it_has_its_name(self):
+        calls = mock.Mock()
+        with (
+            mock.patch.object(finding.os, "fsync", calls.fsync),
+            mock.patch.object(finding.os, "replace", calls.replace),
+        ):
+            self.propose(self.drawn_examples(1))
+        self.assertEqual([c[0] for c in calls.mock_calls], ["fsync", "replace"])
+
+    def test_files_have_the_mode_that_others_have(self):
+        (example,) = self.drawn_examples(1)
+        self.propose([example])
+        (path,) = self.cached()
+        mode = pathlib.Path(example.image_path).stat().st_mode
+        self.assertEqual(path.stat().st_mode, mode)
+
+    def check_is_found_again(self, damage):
+        """Damages the file of an image, and looks at what is made of it."""
         examples = self.drawn_examples(1)
         (expected,), _ = self.propose(examples)
         (path,) = self.cached()
-        path.write_bytes(path.read_bytes()[:length])
+        damage(path)
         (again,), printed = self.propose(examples)
         self.assertIn("Regions: 1 images now", printed)
         self.assertAllEqual(again.regions, expected.regions)
         self.assertAllEqual(np.load(path), expected.regions)
+
+    @parameterized.parameters(0, 50, 140)
+    def test_a_file_that_a_power_failure_cut_off(self, length):
+        self.check_is_found_again(
+            lambda path: path.write_bytes(path.read_bytes()[:length])
+        )
+
+    @parameterized.parameters((b"\x93NUMPY", b"PK\3\4PK"), (b"}", b"("))
+    def test_a_file_with_a_broken_header(self, old, new):
+        # NumPy raises neither OSError nor ValueError.
+        self.check_is_found_again(
+            lambda path: path.write_bytes(path.read_bytes().replace(old, new))
+        )
+
+    @parameterized.parameters(
+        ([0.0, 0, 1, 1], "float32"),
+        ([[0.0, 0, 1, 1]], "float64"),
+        ([[0.0, 0, 1]], "float32"),
+        ([[0.0, 0, 1, 0]], "float32"),
+        ([[0.0, 0, 1, np.nan]], "float32"),
+        ([[0.0, 0, 1, np.inf]], "float32"),
+        ([[0.0, 0, 1, 1]] * 21, "float32"),
+        (0.0, "float32"),
+    )
+    def test_a_file_that_holds_no_regions(self, content, dtype):
+        self.check_is_found_again(
+            lambda path: np.save(path, np.array(content, dtype))
+        )
 
     def test_images_that_cannot_be_read(self):
         good = self.drawn_examples(2)
@@ -409,16 +550,27 @@ class ProposeTest(ProposalsTestCase):
             self.assertEqual(found[1].regions.dtype, "float32")
             self.assertRegex(
                 printed,
-                r"(?s), 3 cannot be read\n    .*cut.png: .*\n    .*text.jpg: "
-                r".*\n    .*gone.jpg: No such file",
+                r", 3 cannot be read\n    .*cut.png: not a whole JPEG, PNG or "
+                r"WebP image\n    .*text.jpg: of an unknown format; .*\n    "
+                r".*gone.jpg: No such file",
             )
         with mock.patch.object(finding, "MAX_NAMED", 1):
             printed = self.propose(examples)[1]
         self.assertEndsWith(printed, "\n    and 2 more\n")
         self.assertNotIn("text.jpg", printed)
-        with mock.patch.object(Image, "MAX_IMAGE_PIXELS", 9):
-            other = {"cache_dir": self.root / "other"}
-            self.assertRegex(self.propose(good, **other)[1], "2 cannot be read")
+
+    def test_images_that_a_model_refuses(self):
+        image = encodings.picture()
+        gif = self.example("a.gif", encodings.encoded(image, "GIF"))
+        crop = dataclasses.replace(gif, crop=(0, 0, 0.5, 0.5))
+        head = self.example("head.jpg", b"\xff\xd8\xff\xd8")
+        found, printed = self.propose([gif, crop, head])
+        self.assertEqual([len(e.regions) for e in found], [0, 0, 0])
+        self.assertRegex(
+            printed,
+            "3 cannot be read(\n .*a.gif: a GIF; .* are taken){2}\n"
+            ".*head.jpg: not a whole JPEG",
+        )
 
     def test_results_do_not_depend_on_the_number_of_workers(self):
         examples = self.drawn_examples(8)
@@ -435,14 +587,21 @@ class ProposeTest(ProposalsTestCase):
         crop=(None, (0.1, 0.25, 0.62, 0.9), (0.0, 0.999, 0.001, 1.0)),
     )
     def test_sees_the_pixels_that_a_model_sees(self, orientation, crop):
-        image_bytes = encodings.encoded(
-            encodings.picture(), "PNG", exif=encodings.exif(orientation)
-        )
-        if crop is None:
-            expected = preprocess.decode(image_bytes)
-        else:
-            expected = preprocess.decode_crop(image_bytes, crop)
-        self.assertAllEqual(finding._decode(image_bytes, crop), expected)
+        exif = {"exif": encodings.exif(orientation)}
+        # Pillow turns by this too, a model does not.
+        xmp = {"xmp": b'<x tiff:Orientation="%d"/>' % orientation}
+        for options in (exif, xmp):
+            image_bytes = encodings.encoded(encodings.picture(), **options)
+            if crop is None:
+                expected = preprocess.decode(image_bytes)
+            else:
+                expected = preprocess.decode_crop(image_bytes, crop)
+            with mock.patch.object(edges, "edge_boxes") as find:
+                find.return_value = np.zeros((0, 4), "float32"), None
+                name = f"{next(iter(options))}.jpg"
+                self.propose([self.example(name, image_bytes, crop)])
+            (image,) = find.call_args.args
+            self.assertAllEqual(image, expected)
 
     def test_other_methods(self):
         (example,) = self.drawn_examples(1)

@@ -17,12 +17,12 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from export.saved_model import export
 from serving import signature, smoke
-from serving.client import Client
+from serving.client import Client, ServingError
 from serving.server import Server
 from zoo import preprocess
 from zoo.backbones import tiny
 from zoo.data import proposals
-from zoo.models import rgnn
+from zoo.models import rarl, rgnn
 
 CLASSES = ("red", "green", "blue")
 SIZE = 32  # pixels, height and width of an image
@@ -79,10 +79,10 @@ class Colors(keras.layers.Layer):
         return ops.max(color / ops.maximum(count, 1), axis=1)
 
 
-def build():
+def build(num_regions=None):
     """Builds a model that calls an image red as its reddest region is."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
-    regions = keras.Input((None, 4), name="regions")
+    regions = keras.Input((num_regions, 4), name="regions")
     logits = keras.layers.Rescaling(1 / 32, -4)(Colors()(image, regions))
     return keras.Model({"image": image, "regions": regions}, logits)
 
@@ -165,6 +165,44 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
             )
         self.check_smoke(target, "colors")
 
+    def test_a_model_of_a_fixed_number(self):
+        model = build(num_regions=2)
+        version = export(model, CLASSES, self.folder / "two")
+        serve = tf.saved_model.load(str(version)).signatures["serving_default"]
+        answer = serve(image_bytes=tf.constant(self.jpegs))
+        grid = proposals.sliding_windows()[:2]
+        self.assertAllClose(
+            answer["probabilities"], self.expected(grid), **CLOSE
+        )
+        with Server({"two": str(self.folder / "two")}, port=0) as server:
+            self.check_smoke(server.target, "two")
+            with Client(server.target) as client:
+                answers = client.predict(
+                    self.jpegs, "two", regions=REGIONS[:, :2]
+                )
+                with self.assertRaisesRegex(ServingError, "INVALID_ARGUMENT"):
+                    client.predict(self.jpegs, "two", regions=REGIONS)
+        self.assertAllClose(
+            [answer.probabilities for answer in answers],
+            self.expected(REGIONS[:, :2]),
+            **CLOSE,
+        )
+
+    @pytest.mark.heavy
+    def test_rarl_with_given_regions(self):
+        keras.utils.set_random_seed(0)
+        model = rarl(
+            tiny(SIZE, "stamps"),
+            len(CLASSES),
+            num_steps=4,
+            units=8,
+            level="P3",
+            locations="given",
+        )
+        export(model, CLASSES, self.folder / "rarl")
+        with Server({"rarl": str(self.folder / "rarl")}, port=0) as server:
+            self.check_smoke(server.target, "rarl")
+
     @pytest.mark.heavy
     def test_rgnn_with_another_grid(self):
         keras.utils.set_random_seed(0)
@@ -202,6 +240,9 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         (np.full((2, 1, 4), np.nan), "`regions` must be finite"),
         (np.full((2, 1, 4), np.inf), "`regions` must be finite"),
+        (REGIONS * 32, r"0 to 1 of the image.*Received: \[\[0 0 16 16\]\]"),
+        (-REGIONS, "0 to 1 of the image"),
+        (REGIONS[..., ::-1], r"Received: \[\[0\.5 0\.5 0 0\]\]"),
         (REGIONS[:1], r"each image. Received: 2 images .* \[1 3 4\]"),
     )
     def test_refuses_regions(self, regions, message):
@@ -249,12 +290,20 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
         for message, model, grid in (
             ("takes no regions.*of shape .1, 4", alone, WHOLE),
             (r"inputs=.'boxes', 'image'", renamed, None),
-            (r"shape=\(4,\)", self.model, WHOLE[0]),
+            (r"of shape \(4,\)", self.model, WHOLE[0]),
+            (r"\(num_regions, 4\), and at .*shape \(0,\)", self.model, []),
+            (r"least one.*shape \(0, 4\)", self.model, REGIONS[0, :0]),
+            (r"regions=\[\[0, 1\], \[0\]\]", self.model, [[0, 1], [0]]),
             (
-                r"0 to 1 of .*regions=\[\[0\. +0\. +9\. ",
+                r"0 to 1 of .*regions\[1\]=\[0.0, 0.0, 9.0, 9.0\]",
                 self.model,
-                [[0, 0, 9, 9]],
+                [*WHOLE, (0, 0, 9, 9)],
             ),
+            (r"some area.*regions\[0\]", self.model, [(0.5, 0, 0.25, 1)]),
+            (r"some area.*regions\[2\]=\[0.0,", self.model, REGIONS[1]),
+            (r"regions\[0\]=\[nan", self.model, [[np.nan] * 4]),
+            (r"shape \(2, 4\).*shape \(3, 4\)", build(2), REGIONS[0]),
+            (r"shape \(999, 4\).*shape \(\d+, 4\)", build(999), None),
         ):
             with self.assertRaisesRegex(ValueError, message):
                 export(model, CLASSES, self.folder / "bad", regions=grid)

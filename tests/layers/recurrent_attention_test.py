@@ -346,7 +346,7 @@ class RecurrentAttentionTest(parameterized.TestCase, tf.test.TestCase):
         ("learned", (2, 5, 6, None), None, "features_shape="),
         ("learned", (2, 5, 6, 4), (2, 2, 4), "locations='learned'"),
         ("given", (2, 5, 6, 4), None, "regions_shape=None"),
-        ("given", (2, 5, 6, 4), (2, 3, 4), "num_steps=2, regions_shape="),
+        ("given", (2, 5, 6, 4), (2, 3, 5), "locations='given', regions_shape="),
     )
     def test_names_bad_shapes(self, locations, features, regions, received):
         layer = RecurrentAttention(4, 2, locations=locations)

@@ -17,13 +17,22 @@ from recipes import (
     train_csra,
     train_fan,
     train_order_free_rnn,
+    train_rarl,
+    train_rgnn,
 )
 from recipes.data import DATASETS
 from tests.recipes.command import run
 from zoo import preprocess
 from zoo.data import scenes
 
-TRAINERS = (train_baseline, train_csra, train_fan, train_order_free_rnn)
+TRAINERS = (
+    *(train_baseline, train_csra, train_fan, train_order_free_rnn),
+    *(train_rarl, train_rgnn),
+)
+REFUSED = {  # fields that a recipe shares and does not take
+    train_rarl: ("label_smoothing",),
+    train_rgnn: ("label_smoothing", "rand_augment"),
+}
 
 
 class ParseTest(parameterized.TestCase, tf.test.TestCase):
@@ -131,7 +140,7 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         _, recipe = cli.parse("", module.RECIPES, [])
         other = {int: 64, float: 0.25, str: "x"}
         for field in dataclasses.fields(recipe):
-            if field.name == "backbone":
+            if field.name in ("backbone", *REFUSED.get(module, ())):
                 continue
             value = other.get(field.type) if field.type in other else None
             if field.name == "num_heads":
@@ -143,6 +152,8 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
             changes = {field.name: value}
             if field.name == "cache_features":  # not with random pixels
                 changes |= {"flip": False, "shift": 0.0}
+            if field.name == "resize":  # to more than what is cropped
+                changes |= {"image_size": 32, "crop_area": 1.0}
             if field.name == "schedule":  # the last one has no rise
                 changes |= {"warmup_epochs": 0.0}
             flags = [f"--{key}={value}" for key, value in changes.items()]
@@ -168,6 +179,8 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         ("--epochs many", "--epochs"),
         ("--dataset voc2007", "--data_dir"),
         ("--batch_size 0", "`batch_size` must be from 1"),
+        ("--resize 100", "resize=100, image_size=128"),
+        ("--resize 140 --crop_area 0.5", "resize=140, crop_area=0.5"),
         ("--shift 1.5", "`shift` must be from 0 to 0.9"),
         ("--seed -1", "`seed` must be from 0"),
         ("--num_heads 3", "`num_heads` must be one of [1, 2, 4, 6, 8]"),

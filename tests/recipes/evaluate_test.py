@@ -43,7 +43,7 @@ def save_run(directory, method, dataset, data_dir, classes, seed=0, **settings):
             num_steps=1,
             units=8,
             size=2,
-            locations="given" if "proposals" in settings else "learned",
+            locations="given" if "regions" in settings else "learned",
         ),
     }[method]
     model = build(backbones.tiny(IMAGE_SIZE, "stamps"), len(classes))
@@ -477,7 +477,7 @@ class RarlTest(tf.test.TestCase):
     @pytest.mark.heavy
     def test_regions_are_those_of_the_run_or_of_another_method(self):
         settings = {"method": "edge_boxes", "num_regions": 1, "nms": 0.7}
-        trained = self.save("given", proposals=settings)
+        trained = self.save("given", regions=settings)
         model = keras.saving.load_model(trained / runs.MODEL)
         batches = pipeline.evaluation_batches(self.examples, IMAGE_SIZE, 6)
         images, _ = next(batches.as_numpy_iterator())
@@ -511,7 +511,7 @@ class RarlTest(tf.test.TestCase):
     @pytest.mark.heavy
     def test_pictures_show_the_regions(self):
         settings = {"method": "sliding_windows", "num_regions": 1}
-        for name, options in {"a": {}, "b": {"proposals": settings}}.items():
+        for name, options in {"a": {}, "b": {"regions": settings}}.items():
             results = self.home / f"results of {name}"
             out, end = run(self.save(name, **options), "--output_dir", results)
             self.assertIsNone(end)
@@ -522,7 +522,7 @@ class RarlTest(tf.test.TestCase):
         other = self.save("csra", "csra")
         fewer = self.save("fewer", classes=scenes.CLASSES[:-1])
         given = {"method": "edge_boxes", "num_regions": 1}
-        given = self.save("refused", proposals=given)
+        given = self.save("refused", regions=given)
         one, two = self.runs
         ten, sizes = ("--views", "ten"), ("--sizes", 64, 96)
         for command, message in (

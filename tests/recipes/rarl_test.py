@@ -3,15 +3,17 @@
 import json
 import pathlib
 import tempfile
+from types import SimpleNamespace
 from unittest import mock
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl.testing import parameterized
 from tensorboard.backend.event_processing import event_accumulator
 
-from recipes import cli, evaluate, predict
+from recipes import cli, evaluate, predict, steps
 from recipes import train_rarl as recipe_of
 from tests.recipes.command import run
 from zoo.data import scenes
@@ -20,7 +22,7 @@ LOGS = ("classification_loss", "policy_loss", "baseline_loss")
 LOGS += ("reward", "location_spread")
 
 
-class RecipeTest(tf.test.TestCase):
+class RecipeTest(parameterized.TestCase, tf.test.TestCase):
     def test_the_papers_numbers(self):
         flags = ["--dataset", "voc2007", "--data_dir", "x"]
         flags += ["--backbone", "vgg16"]
@@ -34,6 +36,21 @@ class RecipeTest(tf.test.TestCase):
             (448, 512, 16, "adamw", 1e-5, 1e-5, 5, 9, 7, "P4")
             + ("learned", "both", 1.0, 0.0),
         )
+
+    @parameterized.parameters(
+        (("--image_size", "448", "--resize", "512"), 80 / 448),
+        (("--image_size", "576", "--resize", "640"), 100 / 576),
+        (("--image_size", "128"), 80 / 448),
+        (("--image_size", "448", "--num_regions", "1"), 224 / 448),
+    )
+    def test_regions_have_the_papers_sizes(self, flags, smallest):
+        flags = ["--pretrained", "none", "--num_steps", "1", *flags]
+        _, recipe = cli.parse("", recipe_of.RECIPES, flags)
+        data = SimpleNamespace(classes="abc")
+        model = recipe_of.build(recipe, steps.make_backbone(recipe), data)
+        scales = model.get_layer("attention").scales
+        self.assertAllClose(scales[0], smallest)
+        self.assertLen(scales, 1 if recipe.num_regions == 1 else 3)
 
 
 @pytest.mark.heavy
@@ -114,11 +131,13 @@ class RunTest(tf.test.TestCase):
     def test_looks_elsewhere(self):
         for locations in ("random", "proposals"):
             directory = self.home / locations
-            _, err, code = self.train(
-                *(directory, "--locations", locations, "--num_regions", 1),
-                *("--lstm", "location", "--resize", 72),
-            )
+            _, err, code = self.train(directory, "--locations", locations)
             self.assertEqual(code, 0, err)
+            model = keras.saving.load_model(directory / "model.keras")
+            self.assertEqual(
+                model.get_layer("attention").locations,
+                recipe_of.LOCATIONS[locations],
+            )
             rows = (directory / "history.csv").read_text().splitlines()
             self.assertNotIn("policy_loss", rows[0])
             self.assertNotAllClose(
@@ -126,7 +145,7 @@ class RunTest(tf.test.TestCase):
             )
         card = json.loads((directory / "card.json").read_text())
         self.assertEqual(
-            card["proposals"],
+            card["regions"],
             {"method": "edge_boxes", "num_regions": 2, "nms": 0.7},
         )
         out, err, code = run(evaluate.main, directory)
@@ -138,6 +157,7 @@ class RunTest(tf.test.TestCase):
             *("--sizes", 128),
         )
         self.assertEqual(code, 0, err)
+        self.assertIn("rarl on scenes test, ten views at 128", out)
         photo = self.home / "scenes/JPEGImages/test_000000.jpg"
         out, err, code = run(
             *(predict.main, photo, "--run", self.directory),

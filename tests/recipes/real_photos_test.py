@@ -1,5 +1,6 @@
-"""FAN and Order-Free RNN, from real photos to a served answer."""
+"""Methods but CSRA, from real photos to a served answer."""
 
+import json
 import pathlib
 
 import keras
@@ -8,13 +9,18 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from recipes import train_fan, train_order_free_rnn
+from recipes import (
+    train_fan,
+    train_order_free_rnn,
+    train_rarl,
+    train_rgnn,
+)
 from serving import ask
 from serving.client import Client
 from serving.server import Server
 from tests.recipes.command import run
 from zoo import preprocess
-from zoo.data import voc
+from zoo.data import proposals, voc
 
 MINI = pathlib.Path(__file__).parents[3] / "shared/data/voc_mini/VOCdevkit"
 
@@ -26,6 +32,13 @@ class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
             "order_free_rnn",
             train_order_free_rnn,
             ("--units", 16, "--preliminary_epochs", 1),
+        ),
+        ("rarl", train_rarl, ("--units", 16, "--num_steps", 2)),
+        (
+            "rgnn",
+            train_rgnn,
+            ("--global_epochs", 1, "--open_epochs", 1, "--gate_epochs", 1)
+            + ("--dim", 16, "--num_regions", 12),
         ),
     )
     @pytest.mark.heavy
@@ -48,11 +61,23 @@ class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
         ]
         model = keras.saving.load_model(directory / "model.keras")
         images = [preprocess.load(photo.read_bytes(), 64) for photo in photos]
-        expected = model(tf.stack(images))
+        inputs, regions = tf.stack(images), None
+        if name == "rgnn":
+            card = json.loads((directory / "card.json").read_text())
+            dataset = voc.read(MINI, "trainval", year=2012)
+            examples = {e.image_id: e for e in dataset.examples}
+            examples = [examples[photo.stem] for photo in photos]
+            examples = proposals.propose(examples, **card["regions"])
+            regions = [example.regions for example in examples]
+            self.assertEqual({len(r) for r in regions}, {12})
+            inputs = {"image": inputs, "regions": np.stack(regions)}
+        expected = model(inputs)
         with Server({name: directory / "export" / name}, port=0) as server:
             with Client(server.target) as client:
                 self.assertEqual(client.labels(name), voc.CLASSES)
-                answers = client.predict([p.read_bytes() for p in photos], name)
+                answers = client.predict(
+                    [p.read_bytes() for p in photos], name, regions=regions
+                )
             out, err, code = run(
                 ask.main, "--target", server.target, "--model", name, *photos
             )

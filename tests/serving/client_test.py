@@ -127,8 +127,9 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
         with serving(service) as target, Client(target) as client:
             answers = client.predict([b"1", b"22"], regions=[whole, half])
             client.predict([b"1"], "rgnn", 3, regions=[np.zeros((0, 4))])
+            client.predict([b"1", b"22"], regions=[[], whole])
         self.assertAllEqual([a.probabilities[0] for a in answers], [1, 2])
-        first, second = service.requests
+        first, second, third = service.requests
         self.assertEqual(first.model_spec.signature_name, "regions")
         self.assertEqual(second.model_spec.version.value, 3)
         sent = tf.make_ndarray(first.inputs["regions"])
@@ -136,6 +137,8 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(sent, [[*whole, [0] * 4], half])
         sent = tf.make_ndarray(second.inputs["regions"])
         self.assertAllEqual(sent, np.zeros((1, 1, 4)))
+        sent = tf.make_ndarray(third.inputs["regions"])
+        self.assertAllEqual(sent, [[[0] * 4], whole])
 
     def test_sends_its_deadline(self):
         service = FakeService()
@@ -287,6 +290,7 @@ class ClientTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         ([], "Received: 0 arrays and 1 images"),
         ([[0, 0, 1, 1]], r"Received: regions\[0\] of shape \(4,\)"),
+        ([[[0, 0, 1, 1], [0, 1]]], r"4\). Received: regions\[0\]=\[\[0, 0, 1"),
         ([np.zeros((3, 5))], r"Received: regions\[0\] of shape \(3, 5\)"),
         ([[[0, 0, 0, 0], [0, 0, 32, 64]]], r"\[0\]\[1\]=\[0.0, 0.0, 32.0, 64"),
         ([[[-0.5, 0, 1, 1]]], r"0 to 1.*\[0\]\[0\]=\[-0.5"),

@@ -71,6 +71,8 @@ class SmallModel(tf.Module):
         tf.debugging.assert_equal(tf.size(image_bytes), tf.shape(regions)[0])
         regions = tf.debugging.check_numerics(regions, "regions")
         sides = regions[..., 2:] - regions[..., :2]
+        tf.debugging.assert_non_negative(sides)
+        tf.debugging.assert_less_equal(regions, 1.0)
         area = tf.reduce_max(tf.reduce_prod(sides, axis=-1), axis=1)[:, None]
         answer = self.serving_default(image_bytes)
         return {

@@ -2,8 +2,8 @@
 
 A change that moves pixels also says which part of the image it shows, the
 view: ymin xmin ymax xmax, 0 to 1 of the image before it. What lies outside of
-the image is filled in, and a view with xmax before xmin is mirrored. By its
-view, `regions_in_view` takes the regions of an image along.
+the image is filled in, and a view with xmax before xmin is mirrored. By their
+views, `regions_in_views` takes the regions of an image along.
 """
 
 import functools
@@ -11,8 +11,9 @@ import functools
 import keras
 import tensorflow as tf
 
-# A share of an image's side, far below a pixel, that is left by rounding.
-NOTHING = 1e-6
+# A region that keeps no more of its area is dropped: what is known of the
+# whole region, such as the object in it, says little about so small a part.
+LEAST_SEEN = 0.25
 
 
 def random_crop(shape, seed, min_area=0.7, max_ratio=4 / 3):
@@ -111,8 +112,8 @@ def random_flip(image, seed):
     return tf.ensure_shape(flipped, image.shape), view
 
 
-def regions_in_view(regions, view):
-    """Gives regions of an image as regions of a view of it.
+def regions_in_views(regions, views):
+    """Gives regions of an image as regions of what changes left of it.
 
     Shares of a side are the same before and after a resize, whose pixels
     cover the image from edge to edge; so there is no view of it.
@@ -120,29 +121,40 @@ def regions_in_view(regions, view):
     Args:
         regions: float32 tensor of shape `(num_regions, 4)`: ymin xmin ymax
             xmax, 0 to 1 of the image; a row of zeros is padding.
-        view: float32 tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of the image;
-            it may reach beyond, and be mirrored, xmax before xmin.
+        views: list of float32 tensors `(4,)`, of one change after the other:
+            ymin xmin ymax xmax, 0 to 1 of the image before it; a view may
+            reach beyond, and be mirrored, xmax before xmin.
 
     Returns:
-        float32 tensor of the same shape: what the view shows of each region,
-        0 to 1 of the view; a row of zeros where it shows nothing.
+        float32 tensor of the same shape: what all views show of each region,
+        0 to 1 of the last; a row of zeros where that is `LEAST_SEEN` of the
+        region's area or less.
 
     Example:
 
     >>> upper_left = tf.constant([[0.0, 0.0, 0.5, 0.5]])
     >>> mirrored_upper_half = (0.0, 1.0, 0.5, 0.0)
-    >>> regions_in_view(upper_left, mirrored_upper_half).numpy().tolist()
+    >>> regions_in_views(upper_left, [mirrored_upper_half]).numpy().tolist()
     [[0.0, 0.5, 1.0, 1.0]]
     """
-    start, end = tf.split(tf.cast(view, "float32"), 2)
-    corners = [
-        tf.clip_by_value((corner - start) / (end - start), 0, 1)
-        for corner in tf.split(regions, 2, axis=1)
-    ]
-    upper_left, lower_right = tf.minimum(*corners), tf.maximum(*corners)
-    is_seen = tf.reduce_all(lower_right - upper_left > NOTHING, axis=1)
-    seen = tf.concat([upper_left, lower_right], axis=1)
-    return tf.where(is_seen[:, None], seen, 0)
+    corners = tf.split(regions, 2, axis=1)
+    area = _area(corners)  # of the whole regions, in shares of the last view
+    for view in views:
+        start, end = tf.split(tf.cast(view, "float32"), 2)
+        area /= tf.abs(tf.reduce_prod(end - start))
+        corners = [
+            tf.clip_by_value((corner - start) / (end - start), 0, 1)
+            for corner in corners
+        ]
+        corners = [tf.minimum(*corners), tf.maximum(*corners)]
+    # False for padding, which has no area.
+    is_seen = _area(corners) > LEAST_SEEN * area
+    return tf.where(is_seen, tf.concat(corners, axis=1), 0)
+
+
+def _area(corners):
+    upper_left, lower_right = corners
+    return tf.reduce_prod(lower_right - upper_left, axis=1, keepdims=True)
 
 
 class RandAugment:

@@ -15,7 +15,6 @@ Everything random follows from the seed, the epoch and the example's index, so
 an epoch gives the same pixels in a run that was resumed before it.
 """
 
-import functools
 import os
 import sys
 
@@ -83,14 +82,15 @@ def training_batches(
         `"image"`, and `"regions"`, float32 `(batch_size, num_regions, 4)`:
         ymin xmin ymax xmax, 0 to 1 of the image that the batch holds, in the
         examples' order. There are as many rows as the example with most
-        regions has; a row of zeros is padding, or a region that the crop or
-        the shift left nothing of.
+        regions has; a row of zeros is padding, or a region of which crop and
+        shift left `augment.LEAST_SEEN` of its area or less.
 
         With `region_targets`, a dict in place of the targets: `"targets"`,
         and `"region_targets"`, float32 `(batch_size, num_regions)`: 1 where
         the IoU of the whole region with a true box, difficult or not, is
-        above `IOU`, else 0; -1 for a row of zeros and in an example without
-        boxes.
+        above `IOU`, else 0; -1 for a row of zeros. Where no example at all
+        has boxes, nothing is known and all are -1; where others have, one
+        without is an image that is known to hold no object.
 
     Raises:
         ValueError: If there are fewer examples than a batch has; if some
@@ -113,8 +113,9 @@ def training_batches(
                 "`region_targets` needs examples with regions. "
                 f"Received: region_targets={region_targets}"
             )
-        columns["region_targets"] = _region_targets(
-            examples, columns["regions"].shape[1]
+        # Of the same lengths as the lists of regions.
+        columns["region_targets"] = columns["regions"].with_values(
+            _region_targets(examples)
         )
     if resize and resize < image_size:
         raise ValueError(
@@ -126,6 +127,7 @@ def training_batches(
             "`resize` is another crop than that of `crop_area`, which must "
             f"be 1 with it. Received: resize={resize}, crop_area={crop_area}"
         )
+    read = _reader(columns)
     whole = _all_whole(examples)
     cropped = crop_area < 1 or resize
     augmented = cropped or shift or rand_augment or flip
@@ -139,7 +141,7 @@ def training_batches(
         return augment.random_crop(shape, seed, crop_area)
 
     def load(epoch, index):
-        row = {name: column[index] for name, column in columns.items()}
+        row = read(index)
         # A picture has four seeds: of its crop, shift, flip and operations.
         seed_of_image = tf.random.fold_in(tf.stack([seed, epoch]), index)
         seeds = tf.random.split(seed_of_image, 4)
@@ -164,9 +166,7 @@ def training_batches(
             views.append(view)
         inputs, targets = image, row["targets"]
         if has_regions:
-            regions = functools.reduce(
-                augment.regions_in_view, views, row["regions"]
-            )
+            regions = augment.regions_in_views(row["regions"], views)
             inputs = {"image": image, "regions": regions}
         if region_targets:
             is_region = tf.reduce_any(regions > 0, axis=1)
@@ -237,7 +237,8 @@ def evaluation_batches(examples, image_size, batch_size):
         ValueError: If some examples have regions and some have not.
     """
 
-    def load(row):
+    def load(index):
+        row = read(index)
         image_bytes = tf.io.read_file(row["path"])
         crop = None if whole else row["crop"]
         image = preprocess.load(image_bytes, image_size, crop)
@@ -245,8 +246,9 @@ def evaluation_batches(examples, image_size, batch_size):
             image = {"image": image, "regions": row["regions"]}
         return image, row["targets"]
 
+    read = _reader(_columns(examples))
     whole = _all_whole(examples)
-    dataset = tf.data.Dataset.from_tensor_slices(_columns(examples))
+    dataset = tf.data.Dataset.range(len(examples))
     dataset = dataset.map(load, num_parallel_calls=_num_cores())
     return _without_autotune(dataset.batch(batch_size).prefetch(2))
 
@@ -402,7 +404,11 @@ def _columns(examples):
     }
     without = [e.image_id for e in examples if e.regions is None]
     if not without:
-        columns["regions"] = _padded([example.regions for example in examples])
+        # Not padded here: the longest list may be many times the others.
+        columns["regions"] = tf.RaggedTensor.from_row_lengths(
+            np.concatenate([e.regions for e in examples], dtype="float32"),
+            [len(example.regions) for example in examples],
+        )
     elif len(without) < len(examples):
         raise ValueError(
             "All examples must have regions, or none. Received: "
@@ -412,23 +418,43 @@ def _columns(examples):
     return columns
 
 
-def _padded(regions):
-    """Gives regions as one tensor, with rows of zeros after each list's own."""
-    num_regions = max(1, *map(len, regions))
-    padded = np.zeros((len(regions), num_regions, 4), "float32")
-    for rows, own in zip(padded, regions, strict=True):
-        rows[: len(own)] = own
-    return tf.constant(padded)
+def _reader(columns):
+    """Gives a function from an index to what the columns hold there.
+
+    A list is as long as the longest of its column, at least 1, by zeros.
+    """
+    num_rows = {
+        name: max(1, int(column.bounding_shape(axis=1)))
+        for name, column in columns.items()
+        if isinstance(column, tf.RaggedTensor)
+    }
+
+    def read(index):
+        row = {name: column[index] for name, column in columns.items()}
+        for name, length in num_rows.items():
+            own = row[name]
+            padding = tf.zeros((length - tf.shape(own)[0], *own.shape[1:]))
+            row[name] = tf.ensure_shape(
+                tf.concat([own, padding], axis=0), (length, *own.shape[1:])
+            )
+        return row
+
+    return read
 
 
-def _region_targets(examples, num_regions):
-    """Tells which regions lie on an object: 1 or 0, -1 where nothing says."""
-    targets = np.full((len(examples), num_regions), -1, "float32")
-    for row, example in zip(targets, examples, strict=True):
-        if len(example.boxes):
-            overlap = boxes.iou(example.regions, example.boxes)
-            row[: len(overlap)] = overlap.max(axis=1) > IOU
-    return tf.constant(targets)
+def _region_targets(examples):
+    """Tells which regions of all examples lie on an object, end to end.
+
+    Gives 1 or 0, or -1 for all where the data set has no boxes.
+    """
+    if not any(len(example.boxes) for example in examples):
+        num_regions = sum(len(example.regions) for example in examples)
+        return tf.fill((num_regions,), -1.0)
+    on_object = [
+        boxes.iou(example.regions, example.boxes).max(axis=1, initial=0) > IOU
+        for example in examples
+    ]
+    return tf.constant(np.concatenate(on_object, dtype="float32"))
 
 
 def _num_cores():

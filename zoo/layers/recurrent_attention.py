@@ -64,8 +64,9 @@ class RecurrentAttention(keras.layers.Layer):
     Call arguments:
         features: Float tensor of shape `(batch, height, width, channels)`.
         regions: with `locations="given"`, float tensor of shape `(batch,
-            num_steps, 4)`: ymin xmin ymax xmax, 0 to 1 of the image. A row of
-            zeros stands for the whole image.
+            num_regions, 4)`: ymin xmin ymax xmax, 0 to 1 of the image, of
+            which a step takes one. A row of zeros, or a missing one, stands
+            for the whole image.
 
     Returns:
         A dict of float32 tensors, where `E` is `episodes` in training, else 1,
@@ -190,10 +191,13 @@ class RecurrentAttention(keras.layers.Layer):
         zeros = ops.zeros((rows, self.units), self.compute_dtype)
         whole = ops.zeros((rows, 1, 4)) + ops.array([0.0, 0.0, 1.0, 1.0])
         _, seen, state = self._look(features, whole, [zeros, zeros], episodes)
+        if self.locations == "given":
+            missing = ops.zeros((batch, self.num_steps, 4))
+            regions = ops.concatenate([regions, missing], axis=1)
         steps = []
         for t in range(self.num_steps):
             if self.locations == "given":
-                chosen, around = {}, _or_whole(regions[:, t : t + 1])
+                chosen, around = {}, _or_whole(regions[:, t][:, None])
             else:
                 chosen, place = self._choose(seen, t, training)
                 # From -1 .. 1 to 0 .. 1 of the image, whose edge is the end.
@@ -294,14 +298,17 @@ class RecurrentAttention(keras.layers.Layer):
                 "height, width, channels)` with known channels. "
                 f"Received: features_shape={tuple(features_shape)}"
             )
-        expected = (self.num_steps, 4) if self.locations == "given" else None
-        received = regions_shape and tuple(regions_shape[1:])
-        if received != expected:
+        if self.locations == "given":
+            fits = regions_shape is not None
+            fits = fits and len(regions_shape) == 3 and regions_shape[2] == 4
+        else:
+            fits = regions_shape is None
+        if not fits:
             raise ValueError(
                 "`RecurrentAttention` expects regions of shape `(batch, "
-                '`num_steps`, 4)` with `locations="given"`, and none with '
+                'num_regions, 4)` with `locations="given"`, and none with '
                 f"others. Received: locations={self.locations!r}, "
-                f"num_steps={self.num_steps}, regions_shape={regions_shape}"
+                f"regions_shape={regions_shape}"
             )
 
     def get_config(self):

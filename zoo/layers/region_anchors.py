@@ -22,8 +22,8 @@ class RegionAnchors(keras.layers.Layer):
 
     Args:
         scales: tuple of float, above 0. Roots of the areas, as shares of the
-            image's side. The paper's 80, 160 and 320 pixels of 512 are
-            `(80 / 512, 160 / 512, 320 / 512)`.
+            image's side. The paper's 80, 160 and 320 pixels of a view of 448
+            are `(80 / 448, 160 / 448, 320 / 448)`.
         ratios: tuple of float, above 0. The paper's are `(2, 1, 1 / 2)`.
 
     Call arguments:

@@ -83,8 +83,13 @@ class RoiPooling(keras.layers.Layer):
         crops = self.crop(features, regions)
         batch, num_regions, *sides = ops.shape(crops)
         pooled = ops.max_pool(ops.reshape(crops, (-1, *sides)), 2)
-        shape = (batch, num_regions, self.size, self.size, sides[-1])
-        return features, ops.reshape(pooled, shape)[:, 1:]
+        # Flat and by `ops.slice`: TensorFlow's gradient of `[:, 1:]` on five
+        # axes would take longer than all the rest.
+        depth = self.size**2 * sides[-1]
+        pooled = ops.reshape(pooled, (batch, num_regions, depth))
+        pooled = ops.slice(pooled, (0, 1, 0), (batch, num_regions - 1, depth))
+        shape = (batch, num_regions - 1, self.size, self.size, sides[-1])
+        return features, ops.reshape(pooled, shape)
 
     def compute_output_shape(self, features_shape, regions_shape):
         size = (self.size, self.size)

@@ -60,7 +60,7 @@ def rarl(
         A functional `keras.Model` from images, as the backbone takes them, to
         float32 logits of shape `(batch, num_classes)`; with
         `locations="given"` from a dict of `image` and `regions`, float32
-        `(batch, num_steps, 4)`: ymin xmin ymax xmax, 0 to 1 of the image.
+        `(batch, num_regions, 4)`: ymin xmin ymax xmax, 0 to 1 of the image.
         The training compares their softmax with the labels, so only their
         differences within an image mean something.
 
@@ -78,7 +78,7 @@ def rarl(
     image = inputs = keras.Input(backbone.input_shape[1:], name="image")
     arguments = [up_to(backbone, level)(image)]
     if locations == "given":
-        regions = keras.Input((num_steps, 4), name="regions")
+        regions = keras.Input((None, 4), name="regions")
         inputs = {"image": image, "regions": regions}
         arguments.append(regions)
     outputs = RecurrentAttention(
@@ -101,6 +101,8 @@ def rarl(
 
 def learner(model, policy_weight=1.0):
     """Gives the model that learns classes and places together.
+
+    Call it in the scope of the strategy that the model was made in.
 
     Args:
         model: `keras.Model` made by `rarl`, or loaded from its file.

@@ -23,6 +23,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 LIKE_A_SPLIT = re.compile(r"train|val|test|dev|eval", re.IGNORECASE)
 MAX_NAMED = 20  # problems, files or classes in one message
+MAX_CELL = 2**24  # characters; some 100,000 regions
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -275,6 +276,7 @@ def _image_id(image, taken):
 def _csv_records(path, problems):
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     header, line = None, 1  # a cell may hold line breaks: where its row begins
+    limit = csv.field_size_limit(MAX_CELL)
     try:
         for cells in reader:
             where, line = f"{path.name}:{line}", reader.line_num + 1
@@ -296,8 +298,11 @@ def _csv_records(path, problems):
     except csv.Error as error:
         problems.append(
             f"{path.name}:{line}: this cannot be read as CSV, perhaps for a "
-            f"quote that is never closed: {error}."
+            f"quote that is never closed, or a cell of more than {MAX_CELL:,} "
+            f"characters: {error}."
         )
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _wrong_header(header):
@@ -462,6 +467,8 @@ def _fields(where, fields, problems):
         value = fields.get(name)
         try:
             found[name] = parse("" if value is None else value)
+        except _RegionError as error:
+            problems.append(f"{where}: {name!r}: {error}")
         except ValueError as error:
             problems.append(
                 f"{where}: {name!r} {error}. Received: {name}={value!r:.100}"
@@ -553,10 +560,7 @@ def _box(box):
 
 
 def _sides(box):
-    try:
-        sides = {side: float(box[side]) for side in SIDES}
-    except (OverflowError, TypeError, ValueError):
-        raise ValueError("has a side that is no number") from None
+    sides = {side: _number(box[side], "side") for side in SIDES}
     if not (
         0 <= sides["xmin"] < sides["xmax"] <= 1
         and 0 <= sides["ymin"] < sides["ymax"] <= 1
@@ -565,14 +569,37 @@ def _sides(box):
             "must have 0 <= xmin < xmax <= 1, and y alike: shares of the "
             "image's width and height, not pixels"
         )
+    ymin, xmin, ymax, xmax = np.float32(list(sides.values()))  # as we keep it
+    if not (ymin < ymax and xmin < xmax):
+        raise ValueError("has no area when its sides are rounded to 32 bits")
     return sides
+
+
+def _number(value, what):
+    try:
+        if isinstance(value, bool):  # of JSON, which Python takes for 1 or 0
+            raise TypeError
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError(f"has a {what} that is no number") from None
+
+
+class _RegionError(ValueError):
+    """What is wrong with one region of many, which the text shows."""
 
 
 def _regions(value):
     """Gives the regions of an image as an array, best first."""
-    regions = list(map(_region, _list(value)))
-    if len({"score" in region for region in regions}) > 1:
-        raise ValueError("must have a score each, or none")
+    regions = []
+    for number, text in enumerate(_list(value), start=1):
+        try:
+            regions.append(_region(text))
+            if ("score" in regions[-1]) != ("score" in regions[0]):
+                raise ValueError("must have a score if region 1 has, or none")
+        except ValueError as error:
+            raise _RegionError(
+                f"region {number} {error}. Received: {text!r:.200}"
+            ) from None
     # Without scores, or where they are equal, the order of the file stays.
     regions.sort(key=lambda region: -region.get("score", 0))
     sides = [[region[side] for side in SIDES] for region in regions]
@@ -582,7 +609,10 @@ def _regions(value):
 def _region(region):
     """Gives `{"ymin": float, ...}`, with a score or without, likewise."""
     if isinstance(region, str):
-        region = dict(part.partition("=")[::2] for part in region.split())
+        parts = region.split()
+        region = dict(part.partition("=")[::2] for part in parts)
+        if len(region) < len(parts):
+            raise ValueError("has a side or a score twice")
     if not isinstance(region, dict) or set(region) - {"score"} != set(SIDES):
         raise ValueError(
             "must be like 'xmin=0.1 ymin=0.2 xmax=0.5 ymax=0.9' or like "
@@ -590,10 +620,7 @@ def _region(region):
         )
     found = _sides(region)
     if "score" in region:
-        try:
-            found["score"] = float(region["score"])
-        except (OverflowError, TypeError, ValueError):
-            raise ValueError("has a score that is no number") from None
+        found["score"] = _number(region["score"], "score")
         if not math.isfinite(found["score"]):
             raise ValueError("has a score that is not finite")
     return found

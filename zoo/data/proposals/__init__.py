@@ -8,7 +8,8 @@ edge_boxes       contours that lie wholly inside a box (Zitnick and Dollar,
 sliding_windows  a grid of several scales and ratios, the same in every image
 own              those of your own detector, from a manifest
 
-How many of the true boxes they find is a command:
+`jitter` gives training examples, and them alone, regions around their true
+boxes. How many of the true boxes a method finds is a command:
 
 Run:    python -m zoo.data.proposals voc2007 VOCdevkit --split test
         python -m zoo.data.proposals scenes --split test --method \
@@ -18,5 +19,6 @@ Run:    python -m zoo.data.proposals voc2007 VOCdevkit --split test
 from zoo.data.proposals.edges import edge_boxes as edge_boxes
 from zoo.data.proposals.finding import METHODS as METHODS
 from zoo.data.proposals.finding import propose as propose
+from zoo.data.proposals.windows import jitter as jitter
 from zoo.data.proposals.windows import jittered_boxes as jittered_boxes
 from zoo.data.proposals.windows import sliding_windows as sliding_windows

@@ -1,13 +1,12 @@
 """Edge boxes: regions that hold whole contours."""
 
-import functools
 import os
 import pathlib
 import threading
 
 import numpy as np
 
-VERSION = 1  # of what this file gives for an image; a part of the cache's keys
+VERSION = 2  # of the regions of a file; a part of the cache's keys
 # Chosen on 100 images each of VOC 2012 and `scenes`, with 1,000 regions: a
 # larger image finds no more and takes longer, a grey one finds less.
 SIDE = 256  # pixels, longer side of the image in which edges are sought
@@ -15,10 +14,8 @@ BLUR = 1.5  # pixels, standard deviation
 GAIN = 4.0  # of a gradient, full scale a pixel, to strength of an edge, 0 to 1
 MIN_AREA = 256  # pixels of that image, of a region
 
-_forest_is_used = threading.Lock()
 
-
-def edge_boxes(image, num_regions=300, nms=0.7, model_file=None):
+def edge_boxes(image, num_regions=300, nms=0.7, forest=None):
     """Finds the regions that hold whole contours, by OpenCV.
 
     From Zitnick and Dollar (2014), "Edge Boxes: Locating Object Proposals
@@ -31,8 +28,7 @@ def edge_boxes(image, num_regions=300, nms=0.7, model_file=None):
         num_regions: int, at least 1. Most regions to give.
         nms: float in `(0, 1)`. IoU above which the lower scored of two regions
             is dropped, the paper's beta.
-        model_file: path of a structured forest as OpenCV reads it
-            (`model.yml.gz`), or `None` for edges by the gradient.
+        forest: `Forest`, or `None` for edges by the gradient.
 
     Returns:
         regions: float32 array of shape `(num_regions or fewer, 4)`: ymin xmin
@@ -41,8 +37,8 @@ def edge_boxes(image, num_regions=300, nms=0.7, model_file=None):
 
     Raises:
         ImportError: If OpenCV is missing; says how to install it.
-        FileNotFoundError: If there is no such model file.
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or the image is not
+            such an array.
 
     Example:
 
@@ -52,7 +48,12 @@ def edge_boxes(image, num_regions=300, nms=0.7, model_file=None):
     >>> regions.astype(float).round(1).tolist()
     [[0.3, 0.2, 0.7, 0.6]]
     """
-    check(num_regions, nms, model_file)
+    check(num_regions, nms)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != "uint8":
+        raise ValueError(
+            "`image` must be uint8 of shape (height, width, 3), RGB. "
+            f"Received: shape={image.shape}, dtype={image.dtype}"
+        )
     cv2 = opencv()
     scale = SIDE / max(image.shape[:2])
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
@@ -62,10 +63,8 @@ def edge_boxes(image, num_regions=300, nms=0.7, model_file=None):
         interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
     )
     image = np.float32(image) / 255
-    if model_file is None:
-        edges, orientation = _gradient_edges(image)
-    else:
-        edges, orientation = _forest_edges(image, os.fspath(model_file))
+    find_edges = forest.find_edges if forest else _gradient_edges
+    edges, orientation = find_edges(image)
     found, scores = cv2.ximgproc.createEdgeBoxes(
         beta=nms, maxBoxes=num_regions, minBoxArea=MIN_AREA
     ).getBoundingBoxes(edges, orientation)
@@ -79,7 +78,60 @@ def edge_boxes(image, num_regions=300, nms=0.7, model_file=None):
     return np.clip(regions, 0, 1)[:num_regions], scores.ravel()[:num_regions]
 
 
-def check(num_regions, nms, model_file):
+class Forest:
+    """A structured forest that finds edges, loaded once.
+
+    Args:
+        model_file: path of the forest as OpenCV reads it (`model.yml.gz`).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If OpenCV is missing; says how to install it.
+        ValueError: If OpenCV cannot read it.
+    """
+
+    def __init__(self, model_file):
+        model_file = os.fspath(model_file)
+        if not pathlib.Path(model_file).is_file():
+            raise FileNotFoundError(
+                "There is no such file of a structured forest. "
+                f"Received: model_file={model_file!r}"
+            )
+        cv2 = opencv()
+        create = cv2.ximgproc.createStructuredEdgeDetection
+        try:
+            # Of another YAML, OpenCV would divide by 0 and end the process.
+            file = cv2.FileStorage(model_file, cv2.FILE_STORAGE_READ)
+            if file.getNode("options").empty():
+                raise cv2.error("the options of a forest are missing")
+            self._forest = create(model_file)
+        except (cv2.error, SystemError) as error:  # the latter by FileStorage
+            raise ValueError(
+                "`model_file` must be a structured forest that OpenCV reads. "
+                f"Received: model_file={model_file!r}"
+            ) from error
+        # Nobody says that two threads may use one forest at a time; it is made
+        # of parallel loops itself.
+        self._is_used = threading.Lock()
+
+    def find_edges(self, image):
+        """Finds edges and their direction.
+
+        Args:
+            image: float32 array of shape `(height, width, 3)`, RGB, 0 to 1.
+
+        Returns:
+            strength: float32 array of shape `(height, width)`, 0 to 1.
+            orientation: float32 array of that shape, angle of the edges'
+                normal, 0 to pi.
+        """
+        with self._is_used:
+            edges = self._forest.detectEdges(image)
+            orientation = self._forest.computeOrientation(edges)
+            return self._forest.edgesNms(edges, orientation), orientation
+
+
+def check(num_regions, nms):
     """Refuses what `edge_boxes` cannot use, before any image is read."""
     if num_regions < 1:
         raise ValueError(
@@ -88,11 +140,6 @@ def check(num_regions, nms, model_file):
         )
     if not 0 < nms < 1:
         raise ValueError(f"`nms` must be in (0, 1). Received: nms={nms}")
-    if model_file is not None and not pathlib.Path(model_file).is_file():
-        raise FileNotFoundError(
-            "There is no such file of a structured forest. "
-            f"Received: model_file={os.fspath(model_file)!r}"
-        )
 
 
 def opencv():
@@ -137,19 +184,3 @@ def _gradient_edges(image):
         is_edge &= strength >= beside
     edges = np.where(is_edge, np.minimum(GAIN * strength, 1), 0)
     return np.float32(edges), np.float32(np.arctan2(dy, dx) % np.pi)
-
-
-def _forest_edges(image, model_file):
-    """Gives the same from a structured forest."""
-    # Nobody says that two threads may use one forest at a time; it is made of
-    # parallel loops itself.
-    with _forest_is_used:
-        forest = _forest(model_file)
-        edges = forest.detectEdges(image)
-        orientation = forest.computeOrientation(edges)
-        return forest.edgesNms(edges, orientation), orientation
-
-
-@functools.lru_cache(maxsize=1)
-def _forest(model_file):
-    return opencv().ximgproc.createStructuredEdgeDetection(model_file)

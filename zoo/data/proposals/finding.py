@@ -2,19 +2,19 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import pathlib
 import sys
-import tempfile
 import time
+import uuid
 from concurrent import futures
 
 import keras
 import numpy as np
-from PIL import Image, ImageOps
+import tensorflow as tf
 
+from zoo import preprocess
 from zoo.data.proposals import edges
 from zoo.data.proposals.windows import sliding_windows
 
@@ -38,7 +38,7 @@ def propose(
     are kept on disk, a file an image, under a name that changes with the
     image file's content, the crop, the settings, and the versions of this code
     and of OpenCV; a run that was killed goes on where it stopped. Progress is
-    printed.
+    printed. Of the scores only the order is kept: the best come first.
 
     An image that cannot be decoded is named, and gets no regions: it stays in
     its place, so that what reads the pixels can refuse it or leave it out.
@@ -49,20 +49,22 @@ def propose(
         method: str, one of `METHODS`, see `zoo.data.proposals`.
         num_regions: int, at least 1. Most regions of an image.
         nms: float, as of `edge_boxes`; other methods ignore it.
-        model_file: path or `None`, as of `edge_boxes`.
+        model_file: path of a structured forest as OpenCV reads it
+            (`model.yml.gz`), or `None` for edges by the gradient; other
+            methods ignore it.
         cache_dir: path of a folder to keep edge boxes in; `None` is one in
             the cache, `multilabel_zoo` in `$XDG_CACHE_HOME` or `~/.cache`.
-        num_workers: int, threads; `None` is one a core. OpenCV and Pillow
+        num_workers: int, threads; `None` is one a core. OpenCV and TensorFlow
             let go of Python's lock. Results do not depend on it.
 
     Returns:
-        list of `Example`, in the same order, with `regions`.
+        list of `Example`, in the same order, with `regions`, best first.
 
     Raises:
         ImportError: If OpenCV is missing; says how to install it.
         FileNotFoundError: If there is no such model file.
-        ValueError: If an argument is out of its range; or if an example has
-            no regions of its own.
+        ValueError: If an argument is out of its range; if OpenCV cannot read
+            the model file; or if an example has no regions of its own.
 
     Example:
 
@@ -76,15 +78,11 @@ def propose(
             f"`method` must be one of {METHODS}: regions never come from true "
             f"boxes where a model is measured. Received: method={method!r}"
         )
-    edges.check(num_regions, nms, model_file)
+    edges.check(num_regions, nms)
     if method == "edge_boxes":
-        settings = {
-            "num_regions": num_regions,
-            "nms": nms,
-            "model_file": model_file and os.fspath(model_file),
-        }
         cache_dir = _cache_folder() if cache_dir is None else cache_dir
-        finder = _Finder(settings, pathlib.Path(cache_dir))
+        settings = {"num_regions": num_regions, "nms": nms}
+        finder = _Finder(settings, model_file, pathlib.Path(cache_dir))
         found = _find_all(finder, examples, num_workers)
     elif method == "sliding_windows":
         found = [sliding_windows()[:num_regions]] * len(examples)
@@ -112,14 +110,16 @@ def _cache_folder():
 class _Finder:
     """Finds the edge boxes of one example, in the cache or in the image."""
 
-    def __init__(self, settings, directory):
-        self.settings = settings
+    def __init__(self, settings, model_file, directory):
+        self.settings = {**settings, "forest": None}
         self.directory = directory
         key = {**settings, "version": edges.VERSION}
         key["opencv"] = edges.opencv().__version__
-        if settings["model_file"]:  # what is in it counts, not its name
-            data = pathlib.Path(settings["model_file"]).read_bytes()
-            key["model_file"] = hashlib.sha256(data).hexdigest()
+        if model_file is not None:
+            self.settings["forest"] = edges.Forest(model_file)
+            # What is in it counts, not its name.
+            data = pathlib.Path(model_file).read_bytes()
+            key["forest"] = hashlib.sha256(data).hexdigest()
         self.key = json.dumps(key, sort_keys=True)
 
     def __call__(self, example):
@@ -133,39 +133,65 @@ class _Finder:
         name = sha256.hexdigest()
         # Not all in one folder, where they would be hard to list.
         path = self.directory / name[:2] / f"{name[2:]}.npy"
-        try:
-            return np.load(path), "cached"
-        except (OSError, EOFError, ValueError):
-            pass  # not there, or cut off by a power failure
+        regions = _cached(path, self.settings["num_regions"])
+        if regions is not None:
+            return regions, "cached"
         try:
             image = _decode(data, example.crop)
-        except Exception as error:  # a broken file makes Pillow raise any
-            return np.zeros((0, 4), "float32"), str(error)
+        except tf.errors.InvalidArgumentError:
+            return np.zeros((0, 4), "float32"), _reason(data)
         regions, _ = edges.edge_boxes(image, **self.settings)
         _write(path, regions)
         return regions, "found"
 
 
-def _decode(data, crop):
-    """Gives the upright pixels that `zoo.preprocess` gives."""
-    with Image.open(io.BytesIO(data)) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
-    if crop is not None:
-        size = np.array([image.height, image.width])
-        sides = np.float32(crop).reshape(2, 2) * np.float32(size)
-        start, end = np.round(sides).astype(int)
-        top, left = np.minimum(start, size - 1)
-        bottom, right = np.maximum(end, (top + 1, left + 1))
-        image = image.crop((left, top, right, bottom))
-    return np.asarray(image)
+def _decode(image_bytes, crop):
+    """Gives the pixels that a model sees."""
+    with tf.device("CPU"):  # nothing here is worth the way to a GPU and back
+        if crop is None:
+            return preprocess.decode(image_bytes).numpy()
+        return preprocess.decode_crop(image_bytes, crop).numpy()
+
+
+def _reason(image_bytes):
+    """Says why an image cannot be decoded."""
+    try:
+        reason = preprocess.fault(image_bytes).numpy().decode()
+    except tf.errors.InvalidArgumentError:  # already the header is broken
+        reason = ""
+    return reason or "not a whole JPEG, PNG or WebP image"
+
+
+def _cached(path, num_regions):
+    """Gives the regions of a file, or `None` if they cannot be believed."""
+    try:
+        with open(path, "rb") as file:
+            regions = np.load(file)
+        is_whole = (
+            regions.dtype == "float32"
+            and regions.shape == (len(regions), 4)
+            and len(regions) <= num_regions
+            and np.isfinite(regions).all()
+            and (regions[:, 2:] > regions[:, :2]).all()
+        )
+    except Exception:  # not there; or damaged, and NumPy may raise any
+        return None
+    return regions if is_whole else None
 
 
 def _write(path, regions):
     """Writes beside the path and renames: a file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.save(file, regions)
-    os.replace(file.name, path)
+    # Unlike those of `tempfile`, others may read it as they may our files.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(part, "xb") as file:
+            np.save(file, regions)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _find_all(finder, examples, num_workers):
