@@ -53,6 +53,8 @@ from zoo.models import add_max_pooling
 from zoo.models.order_free_rnn import with_beam_width
 from zoo.models.rarl_views import ten_views
 
+MARGIN = 64  # pixels: Chen et al. (2018), implementation details
+
 
 def main(argv=None):
     """Prints the table of one split, and writes what was found."""
@@ -112,8 +114,9 @@ def main(argv=None):
         model = models[0]
         if arguments.views:
             # One model has all sizes, or each has its own.
+            margin = arguments.margin or MARGIN
             views = {
-                size: ten_views(looking, size, arguments.margin)
+                size: ten_views(looking, size, margin)
                 for looking, size in zip(
                     models * len(arguments.sizes), arguments.sizes, strict=False
                 )
@@ -132,9 +135,15 @@ def main(argv=None):
         examples = with_regions(data.examples, regions)
         data = dataclasses.replace(data, examples=examples)
 
+    # A converted run has no training to go by.
+    batch_size = card.get("batch_size", 16)
+    if arguments.views:
+        batch_size = max(batch_size // 2, 1)
+    batch_size = arguments.batch_size or batch_size
+
     def predict(model, image_size=card["image_size"]):
         batches = pipeline.evaluation_batches(
-            data.examples, image_size, arguments.batch_size
+            data.examples, image_size, batch_size
         )
         return training.predict(model, batches, len(targets))
 
@@ -167,7 +176,7 @@ def main(argv=None):
         title += f", ten views at {_listed(arguments.sizes)}"
         protocol["views"] = {
             "sizes": arguments.sizes,
-            "margin": arguments.margin,
+            "margin": margin,
             "runs": list(map(str, arguments.runs)),
         }
     if regions:
@@ -234,7 +243,10 @@ def _parser():
         "--split", help="(default: the data set's test split, if it has one)"
     )
     parser.add_argument(
-        "--batch_size", type=int, default=32, help="(default: 32)"
+        "--batch_size",
+        type=int,
+        help="images at a time (default: as in the run's training; with "
+        "--views half of it, since each has a mirror image)",
     )
     parser.add_argument(
         "--residual_weight",
@@ -268,9 +280,8 @@ def _parser():
     parser.add_argument(
         "--margin",
         type=int,
-        default=64,
         help="with --views: how much smaller a view is, in pixels "
-        "(default: 64)",
+        f"(default: {MARGIN})",
     )
     parser.add_argument(
         "--proposals",
@@ -302,7 +313,7 @@ def _parser():
 
 def _check(parser, arguments):
     """Refuses flags that do not fit, before anything is read."""
-    if arguments.batch_size < 1:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
         parser.error(
             f"--batch_size must be at least 1. Received: {arguments.batch_size}"
         )
@@ -310,6 +321,11 @@ def _check(parser, arguments):
         parser.error(
             "--beam_width must be at least 1. "
             f"Received: {' '.join(map(str, arguments.beam_width))}"
+        )
+    if arguments.margin is not None and not arguments.views:
+        parser.error(
+            "--margin is that of --views ten. "
+            f"Received: --margin {arguments.margin}"
         )
     sizes = arguments.sizes or ()
     if bool(arguments.views) != bool(sizes) or len(set(sizes)) < len(sizes):

@@ -72,7 +72,8 @@ def main(argv=None):
     if examples:
         with cli.clear_errors():  # OpenCV may be missing here
             examples = with_regions(examples, _regions(card, model))
-        batches = pipeline.evaluation_batches(examples, image_size, 32)
+        batch_size = card.get("batch_size", 16)  # a converted run has none
+        batches = pipeline.evaluation_batches(examples, image_size, batch_size)
         outputs = training.predict(model, batches, len(examples))
         answers = steps.answers_of(card["method"], outputs)
         probabilities = answers.probabilities

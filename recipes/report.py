@@ -110,7 +110,9 @@ def _sections(card, model, data, answers, report):
         spread, steps.images_of(inputs), evidence, strict=True
     ):
         figure = steps.draw(image, found, probabilities[i], classes, targets[i])
-        looked.append((figure, f"{data.examples[i].image_id} and its maps"))
+        looked.append(
+            (figure, f"{data.examples[i].image_id}, where the model looked")
+        )
     worst = pictures.worst_images(targets, probabilities, NUM_PICTURES)
     wrong = pictures.worst_errors(
         steps.images_of(inputs_of(card, data, worst)),
@@ -136,7 +138,8 @@ def _sections(card, model, data, answers, report):
         "Where the model looked": (
             f"{count} images from all over the split: the true labels, then "
             "the maps of the most probable classes, or of the labels in the "
-            "order found, each in its own range, with probabilities.",
+            "order found, each in its own range, with probabilities; or the "
+            "regions of each step; or those of the highest and lowest gates.",
             looked,
         ),
         "Worst errors": (

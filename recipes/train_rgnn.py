@@ -14,6 +14,8 @@ Cost:   not measured.
 
 import dataclasses
 import functools
+import pathlib
+import shutil
 import typing
 
 import keras
@@ -47,6 +49,9 @@ class Recipe(cli.Recipe):
     crop_area: float = cli.field(1.0, cli.CROP_AREA)
     proposals: typing.Literal["edge_boxes", "sliding_windows", "own"] = (
         cli.field("edge_boxes", "regions; own: those in the manifest")
+    )
+    edge_model: str = cli.field(
+        "", "file of a structured forest, for edges better than the gradient's"
     )
     num_regions: int = cli.field(300, "most regions of an image")
     gate: typing.Literal["region", "feature", "open"] = cli.field(
@@ -195,17 +200,15 @@ def _without_regions(run):
 def main(argv=None):
     """Trains, measures, explains and exports."""
     arguments, recipe = cli.parse(__doc__, RECIPES, argv)
-    steps.train(
-        "rgnn",
-        recipe,
-        arguments,
-        build,
-        phases,
-        regions={
-            "method": recipe.proposals,
-            "num_regions": recipe.num_regions,
-        },
+    regions = {"method": recipe.proposals, "num_regions": recipe.num_regions}
+    if recipe.edge_model:
+        regions["model_file"] = str(pathlib.Path(recipe.edge_model).resolve())
+    directory = steps.train(
+        "rgnn", recipe, arguments, build, phases, regions=regions
     )
+    # Gigabytes with VGG-16, and a run that has ended needs them no more.
+    for stage in ("global", "open", "gates"):
+        shutil.rmtree(directory / stage / "checkpoints", ignore_errors=True)
 
 
 if __name__ == "__main__":

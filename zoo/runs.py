@@ -6,6 +6,7 @@ recipe.json       every number that changes the result, from the start
 history.csv       one row an epoch
 checkpoints/      the last and the best epoch, for `--resume`
 preliminary/      history, checkpoints, tensorboard of an earlier phase
+global/, open/, gates/    history, tensorboard of RGNN's first three stages
 tensorboard/      event files
 model.keras       the best epoch's model
 predictions.npz   image_ids, targets, probabilities of the test split, and what

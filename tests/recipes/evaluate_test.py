@@ -111,7 +111,7 @@ class EvaluateTest(tf.test.TestCase):
         self.assertIn("<h1>gap on scenes test</h1>", self.page)
         self.assertLen(re.findall('<img class="photos"', self.page), 6 + 1)
         self.assertLen(re.findall('<img class="chart"', self.page), 2)
-        self.assertLen(re.findall('alt="test_00000[0-5] and', self.page), 6)
+        self.assertLen(re.findall('alt="test_00000[0-5], where', self.page), 6)
         facts = "scenes test, 6 images of 64 pixels, 16 classes"
         self.assertIn(facts, self.page)
         self.assertLess(len(self.page), 3e6)

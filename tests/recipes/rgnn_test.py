@@ -88,6 +88,8 @@ class RunTest(tf.test.TestCase):
         ):
             for name in learns:
                 self.assertIn(name, rows[0].split(","))
+        self.assertFalse((self.directory / "global/checkpoints").exists())
+        self.assertTrue((self.directory / "checkpoints").exists())
         # The gates' weight falls to 0 by the end of the last stage.
         names = histories[3][0].split(",")
         weights = [

@@ -1,10 +1,11 @@
 """Learns a policy from the reward of where it led: REINFORCE."""
 
-import keras
 from keras import ops
 
+from zoo.models.learner import Learner
 
-class Reinforce(keras.Model):
+
+class Reinforce(Learner):
     """Trains a `RecurrentAttention`: its classes and its places together.
 
     Functional: built from inputs and outputs as `keras.Model` is, by
@@ -39,54 +40,44 @@ class Reinforce(keras.Model):
     """
 
     def __init__(self, inputs, outputs, deviation, policy_weight=1.0, **kwargs):
-        super().__init__(inputs, outputs, **kwargs)
-        self.deviation = deviation
-        self.policy_weight = policy_weight
         names = ["classification_loss", "reward"]
         if "means" in outputs:
             names += ["policy_loss", "baseline_loss", "location_spread"]
-        self._trackers = {name: keras.metrics.Mean(name) for name in names}
-        self._mean = _Mean(name="mean")
+        super().__init__(inputs, outputs, names, **kwargs)
+        self.deviation = deviation
+        self.policy_weight = policy_weight
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Gives the sum of the losses, and updates what the logs show."""
+    def image_losses(self, y, y_pred):
+        """Gives the sum of an image's losses, the mean over its episodes."""
         scores = y_pred["scores"]  # (B, E, K)
         episodes, num_classes = scores.shape[1:]
-        # Of each image: Keras would scale the batch's mean by replicas.
-        classification = self.loss.call(
+        losses = self.loss.call(
             ops.repeat(y, episodes, axis=0),
             ops.reshape(scores, (-1, num_classes)),
         )
-        losses = ops.reshape(classification, (-1, episodes))
+        losses = ops.reshape(losses, (-1, episodes))
         reward = ops.stop_gradient(hit_rate(y[:, None], scores))  # (B, E)
-        self._track(classification_loss=classification, reward=reward)
-        if "means" not in y_pred:
-            return self._total(losses)
+        self.track("classification_loss", losses)
+        self.track("reward", reward)
+        if "means" in y_pred:
+            policy, baseline = self._policy_losses(reward, y_pred)
+            # Nothing can be found in an image without labels.
+            has_labels = ops.any(y > 0, axis=-1, keepdims=True)
+            has_labels = ops.cast(has_labels, "float32")
+            losses += has_labels * (self.policy_weight * policy + baseline)
+            self.track("policy_loss", has_labels * policy)
+            self.track("baseline_loss", has_labels * baseline)
+            spread = ops.std(y_pred["means"], axis=(0, 1))
+            self.track("location_spread", spread)
+        return ops.mean(losses, axis=1)
+
+    def _policy_losses(self, reward, y_pred):
         error = reward[..., None] - y_pred["baselines"]  # (B, E, T)
         advantage = ops.stop_gradient(error)
         distance = ops.sum((y_pred["drawn"] - y_pred["means"]) ** 2, axis=-1)
         log_density = -distance / (2 * self.deviation**2)  # and a constant
         policy = -ops.sum(advantage * log_density, axis=-1)
-        baseline = ops.mean(error**2, axis=-1)
-        has_labels = ops.cast(ops.any(y > 0, axis=-1, keepdims=True), "float32")
-        policy, baseline = has_labels * policy, has_labels * baseline
-        self._track(
-            policy_loss=policy,
-            baseline_loss=baseline,
-            location_spread=ops.std(y_pred["means"], axis=(0, 1)),
-        )
-        return self._total(losses + self.policy_weight * policy + baseline)
-
-    def _total(self, losses):
-        # With what the backbone's layers add, such as weight decay.
-        losses += sum(self.losses)
-        return self._mean(losses, losses)
-
-    def _track(self, **values):
-        for name, value in values.items():
-            self._trackers[name].update_state(value)
+        return policy, ops.mean(error**2, axis=-1)  # (B, E)
 
 
 def hit_rate(targets, scores):
@@ -117,10 +108,3 @@ def hit_rate(targets, scores):
     chosen = ops.cast(ops.cast(ranks, "float32") < num_labels, "float32")
     hits = ops.sum(chosen * present, axis=-1)
     return hits / ops.maximum(num_labels[..., 0], 1)
-
-
-class _Mean(keras.losses.Loss):
-    """Averages what it is given, as Keras does where there are replicas."""
-
-    def call(self, y_true, y_pred):
-        return y_pred

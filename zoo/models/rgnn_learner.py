@@ -1,10 +1,11 @@
 """What RGNN's training minimises: labels and, at the same time, gates."""
 
-import keras
 from keras import ops
 
+from zoo.models.learner import Learner
 
-class RgnnLearner(keras.Model):
+
+class RgnnLearner(Learner):
     """Trains the logits on labels and the gates on regions that hold objects.
 
     Formula, from Zhao et al. (2016), https://doi.org/10.5244/C.30.72, eqs.
@@ -43,43 +44,34 @@ class RgnnLearner(keras.Model):
     """
 
     def __init__(self, inputs, outputs, gate_weight=1.0, **kwargs):
-        super().__init__(inputs, outputs, **kwargs)
-        self.gate_weight = gate_weight
-        self.mean = _Mean(name="mean")
-        self.means = {
-            name: keras.metrics.Mean(name)
-            for name in (
-                *(("classification_loss",) if "logits" in outputs else ()),
-                *("gate_loss", "gate_on_objects", "gate_on_background"),
-                "gate_weight",
+        if not callable(gate_weight) and gate_weight < 0:
+            raise ValueError(
+                "`gate_weight` must be at least 0, or a schedule. "
+                f"Received: gate_weight={gate_weight}"
             )
-        }
+        names = ["gate_loss", "gate_on_objects", "gate_on_background"]
+        names += ["gate_weight"]
+        if "logits" in outputs:
+            names += ["classification_loss"]
+        super().__init__(inputs, outputs, names, **kwargs)
+        self.gate_weight = gate_weight
 
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Gives the loss of a batch, and adds its parts to the logs."""
+    def image_losses(self, y, y_pred):
+        """Gives the loss of an image's labels, if any, and of its gates."""
+        gates = ops.cast(y_pred["gates"], "float32")
         if not isinstance(y, dict):
-            nothing_known = ops.full(ops.shape(y_pred["gates"])[:2], -1.0)
+            nothing_known = ops.full(ops.shape(gates)[:2], -1.0)
             y = {"targets": y, "region_targets": nothing_known}
-        losses = self._gate_weight() * self._gate_losses(
-            y["region_targets"], ops.cast(y_pred["gates"], "float32")
-        )  # (B,)
-        if "logits" in y_pred:
-            # Of each image: Keras would scale the batch's mean by replicas.
-            classification = self.loss.call(y["targets"], y_pred["logits"])
-            self.means["classification_loss"].update_state(classification)
-            losses += classification
-        # What the backbone's layers add, such as weight decay.
-        losses += sum(self.losses)
-        return self.mean(losses, losses)
-
-    def _gate_weight(self):
         weight = self.gate_weight
         if callable(weight):
             weight = weight(self.optimizer.iterations)
-        self.means["gate_weight"].update_state(weight)
-        return weight
+        self.track("gate_weight", weight)
+        losses = weight * self._gate_losses(y["region_targets"], gates)  # (B,)
+        if "logits" in y_pred:
+            classification = self.loss.call(y["targets"], y_pred["logits"])
+            self.track("classification_loss", classification)
+            losses += classification
+        return losses
 
     def _gate_losses(self, region_targets, gates):
         known = ops.cast(region_targets >= 0, "float32")  # (B, R)
@@ -87,21 +79,9 @@ class RgnnLearner(keras.Model):
         # At least 1: an image with nothing known is 0 / 1, not 0 / 0.
         num_known = ops.maximum(ops.sum(known, axis=1), 1)
         losses = ops.sum(known * ops.mean(errors, axis=-1), axis=1) / num_known
-        self.means["gate_loss"].update_state(losses)
+        self.track("gate_loss", losses)
         gates = ops.mean(gates, axis=-1)
         for name, value in (("objects", 1), ("background", 0)):
-            self.means[f"gate_on_{name}"].update_state(
-                gates, ops.cast(region_targets == value, "float32")
-            )
+            are_such = ops.cast(region_targets == value, "float32")
+            self.track(f"gate_on_{name}", gates, are_such)
         return losses
-
-
-class _Mean(keras.losses.Loss):
-    """Averages losses over images, as a part of the batch of all replicas.
-
-    Under `MirroredStrategy` the replicas' gradients are added up, so Keras
-    divides by their number where it averages a `Loss`. Nothing is compared.
-    """
-
-    def call(self, y_true, y_pred):
-        return y_pred
