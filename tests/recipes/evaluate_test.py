@@ -19,7 +19,7 @@ from recipes import evaluate
 from recipes import report as html
 from tests.data import trees
 from zoo import backbones, metrics, models, reports, runs, training
-from zoo.data import pipeline, scenes, voc
+from zoo.data import pipeline, proposals, scenes, voc
 from zoo.models.rarl_views import ten_views
 
 IMAGE_SIZE = 64
@@ -486,7 +486,11 @@ class RarlTest(tf.test.TestCase):
             ((), settings),
             (
                 ("--proposals", "sliding_windows"),
-                {**settings, "method": "sliding_windows"},
+                {
+                    **settings,
+                    "method": "sliding_windows",
+                    "num_regions": len(proposals.sliding_windows()),
+                },
             ),
         ):
 
@@ -500,7 +504,8 @@ class RarlTest(tf.test.TestCase):
             title = f"rarl on scenes test, regions by {asked['method']}"
             self.assertIn(f"{title}\n", out)
             self.assertEqual(report["protocol"], {"regions": asked})
-            self.assertIn(f"method {asked['method']}, num_regions 1", page)
+            settings_shown = ", ".join(f"{k} {v}" for k, v in asked.items())
+            self.assertIn(settings_shown, page)
             logits = model(
                 {"image": images, "regions": np.tile(laid, (6, 1, 1))}
             )

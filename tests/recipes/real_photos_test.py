@@ -70,7 +70,7 @@ class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
             examples = proposals.propose(examples, **card["regions"])
             regions = [example.regions for example in examples]
             self.assertEqual({len(r) for r in regions}, {12})
-            inputs = {"image": inputs, "regions": np.stack(regions)}
+            inputs = {"image": inputs, "regions": tf.stack(regions)}
         expected = model(inputs)
         with Server({name: directory / "export" / name}, port=0) as server:
             with Client(server.target) as client:
