@@ -22,7 +22,8 @@ class RecurrentAttention(keras.layers.Layer):
     LSTM cell reads them all from the same state, and the mean of what it makes
     of them is the new state, which chooses the next place. In training places
     are drawn around the chosen ones, so that a policy can be learnt; otherwise
-    they are the chosen ones.
+    they are the chosen ones. Replicas of one step draw alike, each around the
+    places of its own images.
 
     Formula, from Chen et al. (2018), https://arxiv.org/abs/1712.07465, eqs.
     (1) to (4), for features `V`, `k` regions `R[t, r]` around `l[t]`, and the

@@ -61,8 +61,8 @@ def rarl(
         float32 logits of shape `(batch, num_classes)`; with
         `locations="given"` from a dict of `image` and `regions`, float32
         `(batch, num_regions, 4)`: ymin xmin ymax xmax, 0 to 1 of the image.
-        The training compares their softmax with the labels, so only their
-        differences within an image mean something.
+        The training compares their softmax with the labels, so a threshold
+        on one alone means nothing: rank them, or take their softmax.
 
     Raises:
         ValueError: If an argument is out of range, or the backbone has no
@@ -83,16 +83,16 @@ def rarl(
         arguments.append(regions)
     outputs = RecurrentAttention(
         num_classes,
-        num_steps,
-        scales,
-        ratios,
-        units,
-        size,
-        lstm,
-        locations,
-        deviation,
-        episodes,
-        seed,
+        num_steps=num_steps,
+        scales=scales,
+        ratios=ratios,
+        units=units,
+        size=size,
+        lstm=lstm,
+        locations=locations,
+        deviation=deviation,
+        episodes=episodes,
+        seed=seed,
         name="attention",
     )(*arguments)
     # Outside of training there is one episode.
