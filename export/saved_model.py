@@ -131,7 +131,7 @@ def _grid(model, regions):
         )
     num_regions = model.inputs[1].shape[1]  # `None` for any number
     if regions is None:
-        regions = proposals.sliding_windows()[:num_regions]
+        regions = proposals.sliding_windows(num_regions=num_regions)
     try:
         grid = np.asarray(regions, "float32")
     except ValueError as error:  # rows of several lengths

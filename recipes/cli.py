@@ -73,6 +73,7 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "global_epochs": (1, math.inf),
     "open_epochs": (1, math.inf),
     "gate_epochs": (1, math.inf),
+    "readout_epochs": (0, math.inf),
     "num_regions": (1, math.inf),
     "hidden": (1, math.inf),
 }

@@ -197,7 +197,9 @@ def served_regions(settings, model):
     Returns:
         dict, as `with_regions`.
     """
-    windows = proposals.sliding_windows()[: model.input["regions"].shape[1]]
+    windows = proposals.sliding_windows(
+        num_regions=model.input["regions"].shape[1]
+    )
     return {
         **settings,
         "method": "sliding_windows",

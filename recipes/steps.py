@@ -250,6 +250,7 @@ def fit(
     batches=None,
     watched_batches=None,
     loss=None,
+    relative=False,
     choose=True,
 ):
     """Trains to the last epoch and leaves the best one's weights.
@@ -269,6 +270,7 @@ def fit(
         watched_batches: the same for `run.watched`, one pass, in their order.
         loss: `keras.losses.Loss` of targets and logits; `None` for the
             cross-entropy.
+        relative: as `zoo.training.Validation`.
         choose: bool. `False` keeps the last epoch's weights in any case.
     """
     recipe, model = recipe or run.recipe, model or run.model
@@ -306,6 +308,7 @@ def fit(
                     else None
                 ),
                 predictor=predictor,
+                relative=relative,
             ),
             shuffle=False,  # the pipeline does
             verbose=1 if sys.stdout.isatty() else 2,

@@ -12,6 +12,7 @@ Ours:   not measured.
 Cost:   not measured.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -22,7 +23,7 @@ import keras
 
 from recipes import cli, steps
 from zoo import backbones, losses
-from zoo.data import pipeline
+from zoo.data import pipeline, proposals
 from zoo.models.rgnn import EDGES, global_model, learner, open_model, rgnn
 
 
@@ -32,6 +33,9 @@ class Recipe(cli.Recipe):
 
     epochs: int = cli.field(20, "of the fourth stage: labels and gates")
     global_epochs: int = cli.field(10, "of the first stage: whole images")
+    readout_epochs: int = cli.field(
+        0, "at the second stage's beginning: its two new layers alone"
+    )
     open_epochs: int = cli.field(10, "of the second stage: all gates open")
     gate_epochs: int = cli.field(10, "of the third stage: gates alone")
     batch_size: int = cli.field(4, "images in a step, over all replicas")
@@ -54,6 +58,11 @@ class Recipe(cli.Recipe):
         "", "file of a structured forest, for edges better than the gradient's"
     )
     num_regions: int = cli.field(300, "most regions of an image")
+    training_regions: typing.Literal["proposals", "jittered_boxes"] = cli.field(
+        "proposals",
+        "what it learns from; jittered_boxes: around the true boxes, in "
+        "images that have some",
+    )
     gate: typing.Literal["region", "feature", "open"] = cli.field(
         "region", "one of a region, one of each of its classes, or none"
     )
@@ -82,18 +91,25 @@ RECIPES = cli.by_name(
     backbone_learning_rate=1e-3,
     head_learning_rate=1e-3,
     region_size=2,
-    dim=256,
+    dim=1024,
     num_regions=50,
-    global_epochs=12,
-    open_epochs=8,
-    gate_epochs=2,
-    epochs=8,
+    global_epochs=20,
+    readout_epochs=3,
+    open_epochs=6,
+    gate_epochs=1,
+    epochs=14,
     dropout=0.2,
 )
 
 
 def build(recipe, backbone, data):
     """Builds the model that the recipe describes."""
+    if recipe.training_regions == "jittered_boxes" and not _has_boxes(data):
+        raise ValueError(
+            "`training_regions` can be around true boxes only where there are "
+            f"some. Received: training_regions={recipe.training_regions!r}, "
+            f"{len(data.training)} training images without boxes"
+        )
     model = rgnn(
         backbone,
         len(data.classes),
@@ -126,10 +142,20 @@ def _take_over(model, pretrained):
         print(f"FC6 and FC7 start anew: {pretrained!r} has none that fit.")
 
 
+def _has_boxes(data):
+    return any(len(example.boxes) for example in data.training)
+
+
 def phases(run):
     """Trains in the paper's four stages, each from the best of the last."""
     recipe, model = run.recipe, run.model
-    has_boxes = any(len(example.boxes) for example in run.data.training)
+    has_boxes = _has_boxes(run.data)
+    if recipe.training_regions == "jittered_boxes":
+        jittered = proposals.jitter(
+            run.data.training, recipe.num_regions, recipe.seed
+        )
+        data = dataclasses.replace(run.data, training=jittered)
+        run = dataclasses.replace(run, data=data)
     gated = recipe.gate != "open"
 
     print("Stage 1 of 4: the labels of whole images.", flush=True)
@@ -140,6 +166,10 @@ def phases(run):
     print("Stage 2 of 4: regions, with all gates open.", flush=True)
     with run.building():
         ungated = open_model(model)
+    if recipe.readout_epochs:
+        # Answers at random would undo much of what the first stage has learnt.
+        with _only(model, ("hidden", "logits")):
+            _fit(run, "readout", recipe.readout_epochs, ungated)
     _fit(run, "open", recipe.open_epochs, ungated)
 
     if not (gated and has_boxes):
@@ -161,6 +191,15 @@ def phases(run):
     with run.building():
         both = learner(model, falling)
     _fit(run, "", recipe.epochs, both, boxes=True)
+
+
+@contextlib.contextmanager
+def _only(model, names):
+    """Freezes all layers but those of these names."""
+    for layer in model.layers:
+        layer.trainable = layer.name in names
+    yield
+    model.trainable = True
 
 
 def _fit(run, stage, epochs, model, boxes=False):
@@ -207,7 +246,7 @@ def main(argv=None):
         "rgnn", recipe, arguments, build, phases, regions=regions
     )
     # Gigabytes with VGG-16, and a run that has ended needs them no more.
-    for stage in ("global", "open", "gates"):
+    for stage in ("global", "readout", "open", "gates"):
         shutil.rmtree(directory / stage / "checkpoints", ignore_errors=True)
 
 

@@ -429,6 +429,33 @@ class PrecisionRecallF1Test(parameterized.TestCase, tf.test.TestCase):
             metrics.precision_recall_f1(targets, probabilities, **kwargs)
 
 
+class ScoreThresholdTest(tf.test.TestCase):
+    def test_no_other_border_has_a_better_of1(self):
+        rng = np.random.default_rng(0)
+        targets = rng.integers(-1, 2, (30, 6))
+        # Whole numbers, far from 0 and many alike.
+        scores = 50 + rng.integers(0, 12, (30, 6)) + 3 * targets
+
+        def of1(border):
+            predicted = (scores > border).astype(float)
+            return metrics.precision_recall_f1(targets, predicted)["OF1"]
+
+        best = max(map(of1, np.arange(40, 70, 0.5)))
+        border, claimed = metrics.score_threshold(targets, scores)
+        self.assertAlmostEqual(claimed, best)
+        self.assertAlmostEqual(of1(border), best)
+        self.assertGreater(best, of1(-np.inf))  # it can be worse
+
+    def test_every_label_may_be_predicted(self):
+        border, of1 = metrics.score_threshold([[1, 1]], [[2.0, 3.0]])
+        self.assertLess(border, 2)
+        self.assertEqual(of1, 1)
+
+    def test_without_labels_nothing_is_predicted(self):
+        found = metrics.score_threshold([[0, 0, -1]], [[2.0, 3.0, 4.0]])
+        self.assertEqual(found, (4, 0))
+
+
 class PathThresholdTest(tf.test.TestCase):
     def test_is_the_one_of_the_best_of1(self):
         rng = np.random.default_rng(0)

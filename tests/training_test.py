@@ -569,6 +569,27 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         ):
             validation.on_epoch_end(1, {})
 
+    def test_only_differences_of_logits_matter_where_it_is_asked(self):
+        model, _ = self.fit(self.directory, epochs=1)
+        images, targets = data(8)
+
+        def measured(added, relative):
+            validation = training.Validation(
+                batches(images, targets),
+                targets,
+                "val",
+                self.directory,
+                keras.Model(model.input, model.output + added),
+                relative,
+            )
+            validation.set_model(model)
+            validation.on_epoch_end(0, logs := {})
+            return logs["val_OF1"]
+
+        best = measured(0, relative=True)
+        self.assertAlmostEqual(measured(9, relative=True), best)
+        self.assertGreater(best, measured(9, relative=False))
+
     def test_an_epoch_without_map_is_never_the_best(self):
         checkpoint = training.Checkpoint(self.directory, "val_mAP")
         checkpoint.set_model(compiled())

@@ -277,6 +277,44 @@ def path_threshold(targets, paths, path_probabilities):
     return float(PATH_THRESHOLDS[best]), float(values[best])
 
 
+def score_threshold(targets, scores):
+    """Chooses the score above which a label counts as predicted, by OF1.
+
+    For scores that say which classes come first, but not where to stop.
+
+    Args:
+        targets: array of shape `(num_examples, num_classes)`: 1 present, 0
+            absent, -1 unknown, which is left out.
+        scores: float array of the same shape, of any range.
+
+    Returns:
+        `(threshold, OF1)`: halfway between two scores, at the highest of the
+        best; the highest of all, and an OF1 of 0, where no label is present.
+
+    Raises:
+        ValueError: as `precision_recall_f1`, for shapes and targets.
+
+    Example:
+
+    >>> score_threshold([[1, 0], [0, 1]], [[9.0, 5.0], [4.0, 7.0]])
+    (6.0, 1.0)
+    """
+    targets, scores = _checked(targets, scores, "scores")
+    if not (targets == 1).any():
+        return float(scores.max()), 0.0
+    known = targets != -1
+    scores, present = scores[known], targets[known] == 1
+    order = np.argsort(-scores)
+    scores, present = scores[order], present[order]
+    num_predicted = np.arange(1, scores.size + 1)
+    of1 = 2 * np.cumsum(present) / (num_predicted + present.sum())
+    # Nothing can stand between equal scores; below the last one, anything.
+    following = np.append(scores[1:], scores[-1] - 1)
+    of1[scores == following] = -1
+    best = int(np.argmax(of1))
+    return float((scores[best] + following[best]) / 2), float(of1[best])
+
+
 def _average_precision(targets, scores, mode):
     """Computes the average precision of one class, from rows of it."""
     _, precision = precision_recall_curve(targets, scores)

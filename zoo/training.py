@@ -327,15 +327,26 @@ class Validation(keras.callbacks.Callback):
         predictor: `keras.Model` over the layers of the one that is trained, or
             `None` for itself. Its logits may have an axis of steps, `(batch,
             steps, num_classes)`: their mean ranks the examples.
+        relative: bool. Whether the training looks at differences of logits
+            only, so that 0 is no border: that of the best OF1 is then.
 
     Raises:
         FloatingPointError: If the model's answers are not finite; names the
             epoch and the last good checkpoint.
     """
 
-    def __init__(self, batches, targets, prefix, directory, predictor=None):
+    def __init__(
+        self,
+        batches,
+        targets,
+        prefix,
+        directory,
+        predictor=None,
+        relative=False,
+    ):
         super().__init__()
         self.predictor = predictor
+        self.relative = relative
         self.batches = batches
         self.targets = targets
         self.prefix = prefix
@@ -358,6 +369,8 @@ class Validation(keras.callbacks.Callback):
         loss = self.model.loss(self.targets, logits)
         if logits.ndim == 3:
             logits = logits.mean(axis=1)
+        if self.relative:
+            logits -= metrics.score_threshold(self.targets, logits)[0]
         probabilities = self.probabilities = sigmoid(logits)
         f1 = metrics.precision_recall_f1(self.targets, probabilities)
         self.average_precision = metrics.average_precision(
@@ -727,6 +740,7 @@ def callbacks(
     averages=False,
     patience=None,
     predictor=None,
+    relative=False,
 ):
     """Lists the callbacks of a run, each before those that read its logs.
 
@@ -743,6 +757,7 @@ def callbacks(
             weights, which are then what is measured and saved.
         patience: as `ReduceOnPlateau`; `None` for none.
         predictor: as `Validation`.
+        relative: as `Validation`.
 
     Returns:
         list of `keras.callbacks.Callback`.
@@ -751,7 +766,9 @@ def callbacks(
     directory.mkdir(parents=True, exist_ok=True)  # CSVLogger does not
     checkpoints = directory / "checkpoints"
     monitor = f"{prefix}_mAP"
-    validation = Validation(batches, targets, prefix, checkpoints, predictor)
+    validation = Validation(
+        batches, targets, prefix, checkpoints, predictor, relative
+    )
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
     reduce = [ReduceOnPlateau(checkpoints, monitor, patience)]
     return [

@@ -113,14 +113,31 @@ class SlidingWindowsTest(ProposalsTestCase):
             is_in = (some[:, :2] <= places) & (places <= some[:, 2:])
             self.assertTrue(is_in.all(axis=-1).any(axis=-1).all())
 
-    @parameterized.parameters(35, 40, 50, 80, 100, 160, 170, 205, 220)
-    def test_the_first_few_lie_all_over_the_image(self, count):
-        grid = proposals.sliding_windows()[:count]
-        sides = grid[:, 2:] - grid[:, :2]
-        # Those of the scale at which the cut is.
-        is_last = np.isclose(sides.prod(axis=1), sides[-1].prod(), rtol=1e-3)
-        centre = ((grid[:, :2] + grid[:, 2:]) / 2)[is_last].mean(axis=0)
-        self.assertAllInRange(centre, 0.38, 0.62)
+    @parameterized.parameters(20, 50, 100, 200)
+    def test_a_few_have_all_sizes_and_lie_all_over_the_image(self, count):
+        grid = proposals.sliding_windows(num_regions=count)
+        self.assertLen(np.unique(grid, axis=0), count)
+        areas = (grid[:, 2:] - grid[:, :2]).prod(axis=1)
+        every = proposals.sliding_windows()
+        all_areas = (every[:, 2:] - every[:, :2]).prod(axis=1)
+        self.assertAllEqual(
+            np.argsort(-areas.round(5), kind="stable"), np.arange(count)
+        )
+        for edge in (1 / 32, 1 / 16, 1 / 8, 1 / 4):
+            share, all_share = (
+                (areas <= edge).mean(),
+                (all_areas <= edge).mean(),
+            )
+            self.assertAlmostEqual(share, all_share, delta=1.5 / count)
+        centre = ((grid[:, :2] + grid[:, 2:]) / 2).mean(axis=0)
+        self.assertAllInRange(centre, 0.4, 0.6)
+
+    def test_more_than_there_are_is_all(self):
+        for number in (242, 1000):
+            self.assertAllEqual(
+                proposals.sliding_windows(num_regions=number),
+                proposals.sliding_windows(),
+            )
 
     def test_sides_and_places(self):
         grid = proposals.sliding_windows([0.5], [0.25], strides=[0.5])
@@ -606,7 +623,9 @@ class ProposeTest(ProposalsTestCase):
     def test_other_methods(self):
         (example,) = self.drawn_examples(1)
         (found,), _ = self.propose([example], method="sliding_windows")
-        self.assertAllEqual(found.regions, proposals.sliding_windows()[:20])
+        self.assertAllEqual(
+            found.regions, proposals.sliding_windows(num_regions=20)
+        )
         own = dataclasses.replace(example, regions=np.eye(4, dtype="float32"))
         (found,), _ = self.propose([own], method="own", num_regions=3)
         self.assertAllEqual(found.regions, np.eye(4)[:3])

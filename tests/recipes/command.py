@@ -1,7 +1,10 @@
 """Runs a command of the project inside the test's process."""
 
+import contextlib
 import io
 from unittest import mock
+
+import keras
 
 
 def run(main, *arguments):
@@ -15,3 +18,29 @@ def run(main, *arguments):
             code = 1 if isinstance(end.code, str) else end.code or 0
             err.write(end.code if isinstance(end.code, str) else "")
     return out.getvalue(), err.getvalue(), code
+
+
+@contextlib.contextmanager
+def stopping_at(*counts):
+    """Interrupts trainings at the beginnings of epochs, counted from 1.
+
+    Gives a list that grows by `(model.name, epoch)` of every epoch begun.
+    """
+    fit, begun = keras.Model.fit, []
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            begun.append((self.model.name, epoch))
+            if len(begun) in counts:
+                raise KeyboardInterrupt
+
+    def stopping(model, *arguments, callbacks, **options):
+        try:
+            fit(model, *arguments, callbacks=[*callbacks, Stop()], **options)
+        finally:  # Keras leaves the file open
+            for callback in callbacks:
+                if isinstance(callback, keras.callbacks.CSVLogger):
+                    callback.csv_file.close()
+
+    with mock.patch.object(keras.Model, "fit", stopping):
+        yield begun

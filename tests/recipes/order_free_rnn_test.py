@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from recipes import cli, evaluate, predict, steps
 from recipes import train_order_free_rnn as recipe_of
-from tests.recipes.command import run
+from tests.recipes.command import run, stopping_at
 from zoo import feature_cache
 from zoo.data import scenes
 
@@ -137,25 +137,8 @@ class RunTest(tf.test.TestCase):
 
     def test_a_run_stopped_in_its_second_phase_resumes(self):
         directory = self.home / "stopped"
-        fit, seen = keras.Model.fit, []
-
-        class Stop(keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch, logs=None):
-                seen.append((self.model.name, epoch))
-                if len(seen) == 3:  # the second epoch of the second phase
-                    raise KeyboardInterrupt
-
-        def stopping(model, *arguments, callbacks, **options):
-            try:
-                fit(
-                    model, *arguments, callbacks=[*callbacks, Stop()], **options
-                )
-            finally:  # Keras leaves the file open
-                for callback in callbacks:
-                    if isinstance(callback, keras.callbacks.CSVLogger):
-                        callback.csv_file.close()
-
-        with mock.patch.object(keras.Model, "fit", stopping):
+        # The second epoch of the second phase.
+        with stopping_at(3) as seen:
             with self.assertRaises(KeyboardInterrupt):
                 self.train(directory, "--cache_features")
             self.assertFalse((directory / "card.json").exists())

@@ -1,5 +1,6 @@
 """What RARL's recipe does beyond that of the other methods."""
 
+import csv
 import json
 import pathlib
 import tempfile
@@ -15,8 +16,10 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from recipes import cli, evaluate, predict, steps
 from recipes import train_rarl as recipe_of
-from tests.recipes.command import run
-from zoo.data import scenes
+from recipes.data import read_data
+from tests.recipes.command import run, stopping_at
+from zoo import metrics, training
+from zoo.data import pipeline, scenes
 
 LOGS = ("classification_loss", "policy_loss", "baseline_loss")
 LOGS += ("reward", "location_spread")
@@ -96,32 +99,31 @@ class RunTest(tf.test.TestCase):
         for name in LOGS:  # Keras' own line, beside the loss
             self.assertIn(f"{name}: ", out)
 
+    def test_half_is_a_border_of_what_is_served(self):
+        model = keras.saving.load_model(self.directory / "model.keras")
+        data = read_data("scenes", self.home / "scenes", 0.1)
+        batches = pipeline.evaluation_batches(data.validation, 64, 8)
+        targets = np.stack([e.targets for e in data.validation])
+        probabilities = training.sigmoid(model.predict(batches, verbose=0))
+        of1 = metrics.precision_recall_f1(targets, probabilities)["OF1"]
+        with open(self.directory / "history.csv") as file:
+            rows = list(csv.DictReader(file))
+        best = max(rows, key=lambda row: float(row["val_mAP"]))
+        self.assertAlmostEqual(of1, float(best["val_OF1"]), places=5)
+        card = json.loads((self.directory / "card.json").read_text())
+        self.assertNotEqual(card["scores_moved_by"], 0)
+        self.assertEqual(
+            card["scores_moved_on"], f"{len(targets)} validation images, by OF1"
+        )
+
     def test_resumes_with_the_same_draws(self):
         directory = self.home / "stopped"
-        fit, seen = keras.Model.fit, []
-
-        class Stop(keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch, logs=None):
-                seen.append(epoch)
-                if seen == [0, 1]:
-                    raise KeyboardInterrupt
-
-        def stopping(model, *arguments, callbacks, **options):
-            try:
-                fit(
-                    model, *arguments, callbacks=[*callbacks, Stop()], **options
-                )
-            finally:  # Keras leaves the file open
-                for callback in callbacks:
-                    if isinstance(callback, keras.callbacks.CSVLogger):
-                        callback.csv_file.close()
-
-        with mock.patch.object(keras.Model, "fit", stopping):
+        with stopping_at(2) as seen:
             with self.assertRaises(KeyboardInterrupt):
                 self.train(directory)
             _, err, code = self.train(directory, "--resume")
         self.assertEqual(code, 0, err)
-        self.assertEqual(seen, [0, 1, 1])
+        self.assertEqual([epoch for _, epoch in seen], [0, 1, 1])
         self.assertAllClose(
             self.predictions(directory),
             self.predictions(self.directory),

@@ -37,8 +37,8 @@ class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
         (
             "rgnn",
             train_rgnn,
-            ("--global_epochs", 1, "--open_epochs", 1, "--gate_epochs", 1)
-            + ("--dim", 16, "--num_regions", 12),
+            ("--global_epochs", 1, "--readout_epochs", 0, "--open_epochs", 1)
+            + ("--gate_epochs", 1, "--dim", 16, "--num_regions", 12),
         ),
     )
     @pytest.mark.heavy

@@ -6,7 +6,6 @@ import tempfile
 from types import SimpleNamespace
 from unittest import mock
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,10 +14,11 @@ from recipes import cli, evaluate, predict, steps
 from recipes import train_rgnn as recipe_of
 from serving.client import Client
 from serving.server import Server
-from tests.recipes.command import run
+from tests.recipes.command import run, stopping_at
+from zoo import backbones
 from zoo.data import proposals, scenes
 
-STAGES = ("global", "open", "gates", "")
+STAGES = ("global", "readout", "open", "gates", "")
 
 
 class RecipeTest(tf.test.TestCase):
@@ -44,6 +44,36 @@ class RecipeTest(tf.test.TestCase):
         self.assertNotIn("gate", [layer.name for layer in model.layers])
         bins = model.get_layer("cross_region_pooling")
         self.assertEqual(tuple(bins.edges), ())
+
+    def test_fc6_and_fc7_start_from_those_of_the_preset(self):
+        flags = ["--backbone", "vgg16", "--pretrained", "none", "--dim", "8"]
+        flags += ["--dataset", "voc2007", "--data_dir", "x"]
+        flags += ["--region_size", "2", "--image_size", "32"]
+        _, recipe = cli.parse("", recipe_of.RECIPES, flags)
+        data = SimpleNamespace(classes="abc")
+        model = recipe_of.build(recipe, steps.make_backbone(recipe), data)
+        rng = np.random.default_rng(0)
+        for size, message in ((8, "start from"), (9, "start anew")):
+            shapes = ((4 * 512, size), (size,)), ((size, 8), (8,))
+            found = [[rng.random(shape) for shape in fc] for fc in shapes]
+            kept = model.get_layer("fc6").get_weights()
+            with (
+                mock.patch.object(
+                    backbones, "vgg16_fully_connected", return_value=found
+                ) as read,
+                mock.patch("builtins.print") as printed,
+            ):
+                recipe_of._take_over(model, "hf://some/preset")
+            read.assert_called_once_with("hf://some/preset")
+            self.assertIn(message, printed.call_args.args[0])
+            fits = size == 8
+            for name, weights in zip(("fc6", "fc7"), found, strict=True):
+                if fits:
+                    self.assertAllClose(
+                        model.get_layer(name).get_weights(), weights
+                    )
+            if not fits:
+                self.assertAllClose(model.get_layer("fc6").get_weights(), kept)
 
     def test_refuses_to_move_the_image_beneath_its_regions(self):
         out, err, code = run(recipe_of.main, "--rand_augment", 2)
@@ -75,7 +105,16 @@ class RunTest(tf.test.TestCase):
             *("--data_dir", data_dir or cls.home / "scenes"),
             *("--output_dir", directory, "--image_size", 64, "--epochs", 2),
             *("--global_epochs", 1, "--open_epochs", 1, "--gate_epochs", 1),
-            *("--batch_size", 8, "--dim", 16, "--hidden", 16),
+            *(
+                "--readout_epochs",
+                1,
+                "--batch_size",
+                8,
+                "--dim",
+                16,
+                "--hidden",
+                16,
+            ),
             *("--num_regions", 12, *flags),
         )
 
@@ -91,10 +130,10 @@ class RunTest(tf.test.TestCase):
             (self.directory / stage / "history.csv").read_text().splitlines()
             for stage in STAGES
         ]
-        self.assertEqual([len(rows) - 1 for rows in histories], [1, 1, 1, 2])
+        self.assertEqual([len(rows) - 1 for rows in histories], [1, 1, 1, 1, 2])
         for rows, learns in zip(
             histories,
-            ((), (), ("gate_loss",), ("gate_loss", "classification_loss")),
+            ((), (), (), ("gate_loss",), ("gate_loss", "classification_loss")),
             strict=True,
         ):
             for name in learns:
@@ -102,35 +141,17 @@ class RunTest(tf.test.TestCase):
         self.assertFalse((self.directory / "global/checkpoints").exists())
         self.assertTrue((self.directory / "checkpoints").exists())
         # The gates' weight falls to 0 by the end of the last stage.
-        names = histories[3][0].split(",")
+        names = histories[4][0].split(",")
         weights = [
             float(row.split(",")[names.index("gate_weight")])
-            for row in histories[3][1:]
+            for row in histories[4][1:]
         ]
         self.assertAllClose(weights, [7 / 8, 3 / 8], atol=1e-3)  # 2 steps each
 
     def test_a_run_stopped_in_its_third_stage_resumes(self):
         directory = self.home / "stopped"
-        fit, seen = keras.Model.fit, []
-
-        class Stop(keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch, logs=None):
-                seen.append((self.model.name, epoch))
-                # At the start of stage 3; then in the middle of stage 4.
-                if len(seen) in (3, 6):
-                    raise KeyboardInterrupt
-
-        def stopping(model, *arguments, callbacks, **options):
-            try:
-                fit(
-                    model, *arguments, callbacks=[*callbacks, Stop()], **options
-                )
-            finally:  # Keras leaves the file open
-                for callback in callbacks:
-                    if isinstance(callback, keras.callbacks.CSVLogger):
-                        callback.csv_file.close()
-
-        with mock.patch.object(keras.Model, "fit", stopping):
+        # At the start of stage 3; then in the middle of stage 4.
+        with stopping_at(4, 7):
             for flags in ((), ("--resume",)):
                 with self.assertRaises(KeyboardInterrupt):
                     self.train(directory, *flags)
@@ -161,6 +182,26 @@ class RunTest(tf.test.TestCase):
         self.assertEqual(code, 0, err)
         self.assertIn("Stage 3 of 4 is left out: there are no boxes", out)
         self.assertFalse((self.home / "no_boxes/gates").exists())
+
+    def test_learns_from_jittered_boxes(self):
+        learnt = []
+        jitter = proposals.jitter
+
+        def watched(examples, num_regions, seed):
+            learnt.extend(examples)
+            return jitter(examples, num_regions, seed)
+
+        with mock.patch.object(proposals, "jitter", watched):
+            out, err, code = self.train(
+                self.home / "jittered",
+                *("--training_regions", "jittered_boxes"),
+                *("--epochs", 1, "--readout_epochs", 0),
+            )
+        self.assertEqual(code, 0, err)
+        # Not those that it is measured on, whose boxes are the answer.
+        self.assertLen(learnt, 22)
+        card = json.loads((self.home / "jittered/card.json").read_text())
+        self.assertEqual(card["training_regions"], "jittered_boxes")
 
     def test_evaluates_and_predicts(self):
         stored = json.loads((self.directory / "metrics.json").read_text())

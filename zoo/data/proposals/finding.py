@@ -85,7 +85,7 @@ def propose(
         finder = _Finder(settings, model_file, pathlib.Path(cache_dir))
         found = _find_all(finder, examples, num_workers)
     elif method == "sliding_windows":
-        found = [sliding_windows()[:num_regions]] * len(examples)
+        found = [sliding_windows(num_regions=num_regions)] * len(examples)
     else:
         without = [e.image_id for e in examples if e.regions is None]
         if without:

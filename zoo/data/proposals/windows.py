@@ -11,14 +11,15 @@ def sliding_windows(
     scales=(0.9, 0.6, 0.4, 0.27, 0.21, 0.15),
     ratios=(0.5, 1, 2),
     strides=(0.75, 0.75, 0.75, 0.75, 1.5, 2),
+    num_regions=None,
 ):
     """Lays windows of several scales and ratios over an image.
 
     The exported model looks at these where nobody gives it regions. Of the
     small scales there would be hundreds: they have gaps in between.
 
-    The first few are the largest, and lie all over the image: windows of equal
-    area come in an order that is random, but always the same.
+    Fewer than all are of all areas, in proportion, and lie all over the image:
+    windows of equal area come in an order that is random, but always the same.
 
     Args:
         scales: floats, at least one. Square root of a window's area, as a
@@ -28,6 +29,7 @@ def sliding_windows(
             window, as a share of the window's side; above 1 there are gaps.
             Windows are spread evenly, and the outer ones end where the image
             does.
+        num_regions: int, most windows, at least 1; `None` for all.
 
     Returns:
         float32 array of shape `(num_regions, 4)`, each once, the largest
@@ -55,6 +57,11 @@ def sliding_windows(
             "`strides` must be as many as `scales`. "
             f"Received: strides={strides}, scales={scales}"
         )
+    if num_regions is not None and num_regions < 1:
+        raise ValueError(
+            "`num_regions` must be at least 1, or `None`. "
+            f"Received: num_regions={num_regions}"
+        )
     windows = []
     for scale, stride in zip(scales, strides, strict=True):
         for ratio in ratios:
@@ -69,7 +76,10 @@ def sliding_windows(
     windows = np.random.default_rng(0).permutation(windows)
     areas = np.prod(windows[:, 2:] - windows[:, :2], axis=1)
     # Equal areas differ in their last digit, which must not order them.
-    return windows[np.argsort(-np.round(areas, 5), kind="stable")]
+    windows = windows[np.argsort(-np.round(areas, 5), kind="stable")]
+    if num_regions is None or num_regions >= len(windows):
+        return windows
+    return windows[np.arange(num_regions) * len(windows) // num_regions]
 
 
 def _starts(side, stride):
