@@ -199,7 +199,8 @@ def _only(model, names):
     for layer in model.layers:
         layer.trainable = layer.name in names
     yield
-    model.trainable = True
+    for layer in model.layers:  # the model's own setter stops at itself
+        layer.trainable = True
 
 
 def _fit(run, stage, epochs, model, boxes=False):

@@ -197,10 +197,16 @@ def two_groups(model, backbone, backbone_optimizer, head_optimizer):
         ValueError: If a weight of the head shares its path with one of the
             backbone, so that the two cannot be told apart.
     """
-    if not backbone.trainable_variables:
+    in_model = {id(variable) for variable in model.trainable_variables}
+    backbone_variables = [
+        variable
+        for variable in backbone.trainable_variables
+        if id(variable) in in_model  # a model may take a part of the levels
+    ]
+    if not backbone_variables:
         return head_optimizer
-    paths = {variable.path for variable in backbone.trainable_variables}
-    in_backbone = {id(variable) for variable in backbone.trainable_variables}
+    paths = {variable.path for variable in backbone_variables}
+    in_backbone = {id(variable) for variable in backbone_variables}
     head_paths = [
         variable.path
         for variable in model.trainable_variables

@@ -2,6 +2,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from unittest import mock
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests.contract import check_layer
-from zoo.layers import RoiCropAndResize, RoiPooling
+from zoo.layers import RoiCropAndResize, RoiPooling, roi_pooling
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (2, 9, 11, 4)  # of the features
@@ -58,8 +59,9 @@ REPLICAS = """
     import numpy as np, tensorflow as tf
     sys.path[:0] = [{root!r}]
     from tests.layers.roi_pooling_test import gradients, inputs
-    from zoo.layers import RoiPooling
+    from zoo.layers import RoiPooling, roi_pooling
 
+    roi_pooling._LARGE_CROP = 0
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2
@@ -87,6 +89,12 @@ REPLICAS = """
 
 
 class RoiPoolingTest(parameterized.TestCase, tf.test.TestCase):
+    """In chunks, as for crops that are large."""
+
+    def setUp(self):
+        super().setUp()
+        self.enter_context(mock.patch.object(roi_pooling, "_LARGE_CROP", 0))
+
     def test_contract(self):
         shapes = [(2, 5, 6, 3), (2, 7, 4)]
         check_layer(RoiPooling(3), shapes, self.get_temp_dir())
@@ -99,7 +107,7 @@ class RoiPoolingTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(pooled[:, -1], tf.zeros_like(pooled[:, -1]))
 
     @parameterized.parameters(2, 20)
-    def test_chunks_have_the_gradients_of_all_at_once(self, num_regions):
+    def test_has_the_gradients_of_all_at_once(self, num_regions):
         features, regions = inputs(num_regions)
 
         def once(features, regions):
@@ -190,3 +198,35 @@ class RoiPoolingTest(parameterized.TestCase, tf.test.TestCase):
             [sys.executable, "-c", script], capture_output=True, text=True
         )
         self.assertIn("replicas agree", result.stdout, result.stderr[-2000:])
+
+
+class AtOnceTest(parameterized.TestCase, tf.test.TestCase):
+    """Crops that are small, which need no chunks."""
+
+    @parameterized.parameters(1, 2, 20)
+    def test_gives_what_chunks_give(self, num_regions):
+        features, regions = inputs(num_regions)
+        layer = RoiPooling(3)
+        pooled = layer(features, regions)
+        self.assertAllClose(pooled, reference(features, regions, 3))
+        ours = gradients(layer, features, regions)
+        with mock.patch.object(roi_pooling, "_LARGE_CROP", 0):
+            expected = gradients(layer, features, regions)
+        for slope, theirs in zip(ours, expected, strict=True):
+            self.assertAllClose(slope, theirs, rtol=1e-5, atol=1e-5)
+
+    def test_no_region(self):
+        features, regions = inputs(1)
+        pooled = RoiPooling(2)(features, regions[:, :0])
+        self.assertEqual(pooled.shape, (2, 0, 2, 2, 4))
+        gradients(RoiPooling(2), features, regions[:, :0])
+
+    @parameterized.parameters((7, 512, True), (2, 160, False))
+    def test_chunks_are_for_large_crops(self, size, channels, in_chunks):
+        layer = RoiPooling(size)
+        arguments = tf.ones((1, 4, 4, channels)), tf.ones((1, 2, 4))
+        with mock.patch.object(
+            keras, "remat", side_effect=keras.remat
+        ) as remat:
+            layer(*arguments)
+        self.assertEqual(remat.called, in_chunks)

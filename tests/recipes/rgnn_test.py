@@ -138,6 +138,11 @@ class RunTest(tf.test.TestCase):
         ):
             for name in learns:
                 self.assertIn(name, rows[0].split(","))
+        # Where new layers learn alone, the backbone has no learning rate.
+        self.assertEqual(
+            ["learning_rate_backbone" in rows[0] for rows in histories],
+            [stage != "readout" for stage in STAGES],
+        )
         self.assertFalse((self.directory / "global/checkpoints").exists())
         self.assertTrue((self.directory / "checkpoints").exists())
         # The gates' weight falls to 0 by the end of the last stage.

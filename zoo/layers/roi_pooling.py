@@ -8,6 +8,7 @@ from keras import ops
 from zoo.layers.roi_crop_and_resize import RoiCropAndResize
 
 _CHUNKS = 6
+_LARGE_CROP = 2**14  # numbers, of one region: 64 KiB
 
 
 @keras.saving.register_keras_serializable(package="zoo")
@@ -19,10 +20,12 @@ class RoiPooling(keras.layers.Layer):
     but without rounding a region to whole pixels.
 
     The crop is four times as large as what comes out: 0.45 GiB for 300 regions
-    of 4 images at 14 x 14 x 512. So the regions go in six chunks, none of
-    which keeps its crop: the backward pass crops again, which is little beside
-    what VGG's FC6 takes on the result. A training step of both peaks at 3.6
-    GiB, not 4.5; see `tests/benchmarks/region_benchmark.py`.
+    of 4 images at 14 x 14 x 512. So where that of a region takes more than 64
+    KiB the regions go in six chunks, none of which keeps its crop: the
+    backward pass crops again, which is little beside what VGG's FC6 takes on
+    the result. A training step of both peaks at 3.6 GiB, not 4.5; see
+    `tests/benchmarks/region_benchmark.py`. Small crops go all at once, which
+    is faster.
 
     Args:
         size: int. Height and width of what comes out, at least 1.
@@ -64,6 +67,8 @@ class RoiPooling(keras.layers.Layer):
         self.crop.build(features_shape, regions_shape)
 
     def call(self, features, regions):
+        if (2 * self.size) ** 2 * features.shape[-1] <= _LARGE_CROP:
+            return self._pool(features, regions)[1]
         pool = keras.remat(self._pool)
         num_regions = ops.shape(regions)[1]
         count = min(_CHUNKS, regions.shape[1] or _CHUNKS)
@@ -78,7 +83,7 @@ class RoiPooling(keras.layers.Layer):
 
     def _pool(self, features, regions):
         # TensorFlow ends the process at the gradient of pooling nothing, and
-        # a chunk of a few regions may be empty: each begins with padding.
+        # there may be no regions: the first one is padding.
         regions = ops.pad(regions, ((0, 0), (1, 0), (0, 0)))
         crops = self.crop(features, regions)
         batch, num_regions, *sides = ops.shape(crops)
