@@ -62,7 +62,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
     with cli.clear_errors():
-        card = _card(arguments.runs)
+        card = _card(arguments.runs, arguments.sizes)
         if arguments.output_dir and arguments.output_dir.exists():
             raise FileExistsError(
                 "Results are never overwritten, and this folder exists. "
@@ -340,9 +340,20 @@ def _check(parser, arguments):
         )
 
 
-def _card(directories):
+def _card(directories, sizes):
     """Reads the card of the first run, whose like the others must be."""
-    card, *others = map(runs.finished, directories)
+    cards = list(map(runs.finished, directories))
+    if len(cards) > 1:
+        for directory, each, size in zip(
+            directories, cards, sizes, strict=True
+        ):
+            if each.get("resize") not in (None, 0, size):
+                raise ValueError(
+                    "A run and its size stand at the same place of their "
+                    f"lists. Received: {size} for {directory}, which was "
+                    f"trained with --resize {each['resize']}"
+                )
+    card, *others = cards
     for directory, other in zip(directories[1:], others, strict=True):
         for name in ("method", "dataset", "classes"):
             if other[name] != card[name]:

@@ -528,6 +528,7 @@ class RarlTest(tf.test.TestCase):
         fewer = self.save("fewer", classes=scenes.CLASSES[:-1])
         given = {"method": "edge_boxes", "num_regions": 1}
         given = self.save("refused", regions=given)
+        of96 = self.save("of96", resize=96)
         one, two = self.runs
         ten, sizes = ("--views", "ten"), ("--sizes", 64, 96)
         for command, message in (
@@ -535,6 +536,7 @@ class RarlTest(tf.test.TestCase):
             ((one, *sizes), "--views None, --sizes .64, 96."),
             ((one, *ten, "--sizes", 64, 64), "--sizes .64, 64."),
             ((one, two), "2 runs, 0 sizes"),
+            ((of96, one, *ten, *sizes), "64 for .*of96, .* --resize 96"),
             ((one, two, *ten, "--sizes", 64), "2 runs, 1 sizes"),
             ((one, other, *ten, *sizes), "same method.*'csra' in"),
             ((one, fewer, *ten, *sizes), "same classes"),
