@@ -38,9 +38,8 @@ def main(argv=None):
     parser.add_argument(
         "--threshold",
         type=float,
-        help="least probability of a label (default: 0.5; of RARL the best "
-        "three of its softmax); not of a model that ends its sequence of "
-        "labels itself",
+        help=f"least probability of a label (default: {reports.THRESHOLD}); "
+        "not of a model that ends its sequence of labels itself",
     )
     parser.add_argument(
         "--output_dir",
@@ -75,8 +74,7 @@ def main(argv=None):
         batch_size = card.get("batch_size", 16)  # a converted run has none
         batches = pipeline.evaluation_batches(examples, image_size, batch_size)
         outputs = training.predict(model, batches, len(examples))
-        answers = steps.answers_of(card["method"], outputs)
-        probabilities = answers.probabilities
+        probabilities = steps.answers_of(card["method"], outputs).probabilities
         paths = steps.draw_evidence(
             arguments.output_dir,
             cli.EXPLAIN[card["method"]](model),
@@ -85,7 +83,7 @@ def main(argv=None):
             classes,
             image_size,
         )
-        labels = _labels(outputs, answers, threshold)
+        labels = _labels(outputs, probabilities, threshold)
         for example, found, path in zip(examples, labels, paths, strict=True):
             text = ", ".join(f"{classes[k]} {p:.3f}" for k, p in found)
             print(f"{example.image_path}: {text or 'no label'}  ({path})")
@@ -102,7 +100,7 @@ def _regions(card, model):
     return settings
 
 
-def _labels(outputs, answers, threshold):
+def _labels(outputs, probabilities, threshold):
     """Lists the labels of each photo, as pairs of class and probability.
 
     They come in the order in which the model found them, or else the most
@@ -114,14 +112,12 @@ def _labels(outputs, answers, threshold):
             [(k, p) for k, p in zip(*row, strict=True) if k >= 0]
             for row in zip(*rows, strict=True)
         ]
-    chosen = answers.predicted
-    if threshold is not None or chosen is None:
-        chosen = answers.probabilities >= (
-            reports.THRESHOLD if threshold is None else threshold
-        )
+    least = reports.THRESHOLD if threshold is None else threshold
     return [
-        sorted(((k, p[k]) for k in np.flatnonzero(row)), key=lambda x: -x[1])
-        for row, p in zip(chosen, answers.probabilities, strict=True)
+        sorted(
+            ((k, p[k]) for k in np.flatnonzero(p >= least)), key=lambda x: -x[1]
+        )
+        for p in probabilities
     ]
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 import tempfile
 from types import SimpleNamespace
 from unittest import mock
@@ -167,3 +168,10 @@ class RunTest(tf.test.TestCase):
         )
         self.assertEqual(code, 0, err)
         self.assertTrue((self.home / "drawn/test_000000.png").exists())
+        # The labels that a client prints.
+        probabilities = self.predictions(self.directory)[0]
+        names = [scenes.CLASSES[k] for k in np.flatnonzero(probabilities > 0.5)]
+        printed = out.split("test_000000.jpg: ")[1].split("  (")[0]
+        self.assertCountEqual(
+            re.findall("[a-z]+(?= [01])", printed), names, printed
+        )
