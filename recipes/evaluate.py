@@ -341,7 +341,7 @@ def _check(parser, arguments):
 
 
 def _card(directories, sizes):
-    """Reads the card of the first run, whose like the others must be."""
+    """Reads the first run's card; the others must be like it, of their size."""
     cards = list(map(runs.finished, directories))
     if len(cards) > 1:
         for directory, each, size in zip(

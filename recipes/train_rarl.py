@@ -129,10 +129,10 @@ def phases(run):
 
 
 def settle(run, model):
-    """Moves all scores alike, so that labels are above 0, by OF1.
+    """Moves all scores alike, so that 0 is the border of the best OF1.
 
-    A softmax over the classes, by which the model learns and by which the
-    paper chooses labels, stays as it was. What a server answers is a sigmoid.
+    A server answers their sigmoid. The softmax over the classes, by which the
+    model learns and the paper chooses labels, stays as it was.
     """
     watched = run.watched
     batches = pipeline.evaluation_batches(

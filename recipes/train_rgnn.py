@@ -20,6 +20,7 @@ import shutil
 import typing
 
 import keras
+import numpy as np
 
 from recipes import cli, steps
 from zoo import backbones, losses
@@ -60,8 +61,8 @@ class Recipe(cli.Recipe):
     num_regions: int = cli.field(300, "most regions of an image")
     training_regions: typing.Literal["proposals", "jittered_boxes"] = cli.field(
         "proposals",
-        "what it learns from; jittered_boxes: around the true boxes, in "
-        "images that have some",
+        "what it learns from; jittered_boxes: half of them lie around true "
+        "boxes, in images that have some",
     )
     gate: typing.Literal["region", "feature", "open"] = cli.field(
         "region", "one of a region, one of each of its classes, or none"
@@ -150,18 +151,15 @@ def phases(run):
     """Trains in the paper's four stages, each from the best of the last."""
     recipe, model = run.recipe, run.model
     has_boxes = _has_boxes(run.data)
-    if recipe.training_regions == "jittered_boxes":
-        jittered = proposals.jitter(
-            run.data.training, recipe.num_regions, recipe.seed
-        )
-        data = dataclasses.replace(run.data, training=jittered)
-        run = dataclasses.replace(run, data=data)
+    jittered = recipe.training_regions == "jittered_boxes"
+    learnt = _half_jittered(run) if jittered else run
     gated = recipe.gate != "open"
 
     print("Stage 1 of 4: the labels of whole images.", flush=True)
     with run.building():
         whole = global_model(model)
-    _fit(_without_regions(run), "global", recipe.global_epochs, whole)
+    bare = _without_regions(run)
+    _fit(bare, bare, "global", recipe.global_epochs, whole)
 
     print("Stage 2 of 4: regions, with all gates open.", flush=True)
     with run.building():
@@ -169,19 +167,19 @@ def phases(run):
     if recipe.readout_epochs:
         # Answers at random would undo much of what the first stage has learnt.
         with _only(model, ("hidden", "logits")):
-            _fit(run, "readout", recipe.readout_epochs, ungated)
-    _fit(run, "open", recipe.open_epochs, ungated)
+            _fit(run, learnt, "readout", recipe.readout_epochs, ungated)
+    _fit(run, learnt, "open", recipe.open_epochs, ungated)
 
     if not (gated and has_boxes):
         why = "there are no boxes" if gated else "there are no gates"
         print(f"Stage 3 of 4 is left out: {why}.")
         print("Stage 4 of 4: all weights, by the labels alone.", flush=True)
-        _fit(run, "", recipe.epochs, model)
+        _fit(run, learnt, "", recipe.epochs, model)
         return
     print("Stage 3 of 4: the gates, by the boxes.", flush=True)
     with run.building():
         gates = learner(model, classification=False)
-    _fit(run, "gates", recipe.gate_epochs, gates, boxes=True)
+    _fit(run, learnt, "gates", recipe.gate_epochs, gates, boxes=True)
 
     print("Stage 4 of 4: labels and, less and less, gates.", flush=True)
     num_steps = recipe.epochs * pipeline.steps_per_epoch(
@@ -190,21 +188,27 @@ def phases(run):
     falling = keras.optimizers.schedules.PolynomialDecay(1.0, num_steps, 0.0)
     with run.building():
         both = learner(model, falling)
-    _fit(run, "", recipe.epochs, both, boxes=True)
+    _fit(run, learnt, "", recipe.epochs, both, boxes=True)
 
 
 @contextlib.contextmanager
 def _only(model, names):
     """Freezes all layers but those of these names."""
+    before = [layer.trainable for layer in model.layers]
     for layer in model.layers:
         layer.trainable = layer.name in names
-    yield
-    for layer in model.layers:  # the model's own setter stops at itself
-        layer.trainable = True
+    try:
+        yield
+    finally:
+        for layer, trainable in zip(model.layers, before, strict=True):
+            layer.trainable = trainable
 
 
-def _fit(run, stage, epochs, model, boxes=False):
-    """Trains one stage, in its folder in the run's."""
+def _fit(run, learnt, stage, epochs, model, boxes=False):
+    """Trains one stage, in its folder in the run's, on the images of `learnt`.
+
+    The run's own are watched: no region there knows the answer.
+    """
     recipe = dataclasses.replace(run.recipe, epochs=epochs)
     steps.fit(
         run,
@@ -214,12 +218,33 @@ def _fit(run, stage, epochs, model, boxes=False):
         # What learns of boxes, too, gives more than logits, or none.
         run.model if boxes else model,
         functools.partial(
-            steps.image_batches, run, recipe, region_targets=boxes
+            steps.image_batches, learnt, recipe, region_targets=boxes
         ),
         loss=losses.BalancedBinaryCrossentropy(unknown=recipe.unknown),
         # Gates that learn alone tell nothing by the labels.
         choose=stage != "gates",
     )
+
+
+def _half_jittered(run):
+    """Gives the run with true boxes, moved, in place of half of its regions.
+
+    Not of all: gates have to learn of the background, too.
+    """
+    half = max(run.recipe.num_regions // 2, 1)
+    examples = run.data.training
+    jittered = proposals.jitter(examples, half, run.recipe.seed)
+    training = [
+        dataclasses.replace(
+            example,
+            regions=np.concatenate([moved.regions, example.regions[:half]]),
+        )
+        if len(example.boxes)
+        else example
+        for example, moved in zip(examples, jittered, strict=True)
+    ]
+    data = dataclasses.replace(run.data, training=training)
+    return dataclasses.replace(run, data=data)
 
 
 def _without_regions(run):

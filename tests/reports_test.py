@@ -70,6 +70,11 @@ class ReportsTest(parameterized.TestCase, tf.test.TestCase):
                 np.flatnonzero(row), key=lambda k: -probabilities[i, k]
             )
             most_probable[i, order[:3]] = True
+        self.assertEqual(
+            report["above_threshold"],
+            metrics.precision_recall_f1(targets, probabilities, 0.5),
+        )
+        self.assertIn("  > 0.5 ", reports.table(report, "a title"))
         for protocol, given in (("all", predicted), ("top3", most_probable)):
             known = given & (targets != -1)
             correct = (known & (targets == 1)).sum()

@@ -18,6 +18,7 @@ from zoo import training
 from zoo.backbones import tiny
 from zoo.losses import BinaryCrossentropy
 from zoo.models import csra
+from zoo.models.levels import up_to
 
 CLASSES = ("a", "b", "c")
 
@@ -211,6 +212,17 @@ class TwoGroupsTest(tf.test.TestCase):
         model = compiled()
         backbone, head = model.get_layer("tiny"), keras.optimizers.SGD()
         backbone.trainable = False
+        self.assertIs(
+            training.two_groups(model, backbone, keras.optimizers.SGD(), head),
+            head,
+        )
+
+    def test_what_the_model_leaves_out_of_its_backbone_is_in_no_group(self):
+        backbone, head = tiny(image_size=32), keras.optimizers.SGD()
+        part = up_to(backbone, "P4")
+        model = keras.Sequential([part, keras.layers.Dense(1)])
+        part.trainable = False
+        self.assertNotEmpty(backbone.trainable_variables)  # those above P4
         self.assertIs(
             training.two_groups(model, backbone, keras.optimizers.SGD(), head),
             head,

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 
-from zoo.reports import GROUPS, per_cent
+from zoo.reports import GROUPS, per_cent, protocols
 
 MEASURES = ("CP", "CR", "CF1", "OP", "OR", "OF1")
 
@@ -89,7 +89,7 @@ def page(title, facts, report, sections):
     }
     overall = [
         (name, *(per_cent(report[key][measure]) for measure in MEASURES))
-        for name, key in (("all", "all"), ("top 3", "top3"))
+        for name, key in protocols(report).items()
     ]
     classes = [
         (name, f"{report['num_positives'][name]}", per_cent(ap))

@@ -42,10 +42,12 @@ def measure(
         dict, ready for JSON, all from 0 to 1: `mAP` and `mAP_mode`;
         `other_mAP`, a dict with the names of `other_scores`; `labels`, a str
         that says how labels are chosen; `all` (these labels) and `top3` (of
-        these, an image's three most probable), each a dict of CP CR CF1 OP OR
-        OF1; `AP` and `num_positives`, dicts from class to average precision
-        and to int; `num_examples`. What positives are missing for is `None`;
-        the mean leaves such a class out.
+        these, an image's three most probable), and with `predicted` also
+        `above_threshold` (the labels above `THRESHOLD`, as a server's client
+        may choose them), each a dict of CP CR CF1 OP OR OF1; `AP` and
+        `num_positives`, dicts from class to average precision and to int;
+        `num_examples`. What positives are missing for is `None`; the mean
+        leaves such a class out.
 
     Raises:
         ValueError: If the arrays do not fit one another, or hold what
@@ -72,7 +74,7 @@ def measure(
         # What is predicted stays above 0, be its probability as low as 0.
         above_zero = np.maximum(probabilities, np.finfo("float32").tiny)
         chosen_from = np.where(predicted, above_zero, 0)
-    return {
+    report = {
         "mAP": _number(
             metrics.mean_average_precision(targets, probabilities, mode=MODE)
         ),
@@ -98,6 +100,24 @@ def measure(
             zip(classes, (targets == 1).sum(axis=0).tolist(), strict=True)
         ),
     }
+    if predicted is not None:
+        report["above_threshold"] = _numbers(
+            metrics.precision_recall_f1(targets, probabilities, THRESHOLD)
+        )
+    return report
+
+
+def protocols(report):
+    """Names the ways to choose labels of a report: name and key of each.
+
+    Args:
+        report: dict, from `measure`.
+
+    Returns:
+        dict from name to a key of `report`.
+    """
+    names = {"all": "all", "top 3": "top3", f"> {THRESHOLD}": "above_threshold"}
+    return {name: key for name, key in names.items() if key in report}
 
 
 def rarest(targets, classes, k):
@@ -210,8 +230,8 @@ def table(report, title):
         f"  labels: {report['labels']}",
         "  " + " " * 6 + "".join(f"{name:>7}" for name in names),
     ]
-    for protocol in ("all", "top3"):
-        values = "".join(f"{per_cent(report[protocol][n]):>7}" for n in names)
+    for protocol, key in protocols(report).items():
+        values = "".join(f"{per_cent(report[key][n]):>7}" for n in names)
         lines.append(f"  {protocol:6}{values}")
     lines.append(f"  AP ({mode}) of each class")
     width = max(map(len, report["AP"]))

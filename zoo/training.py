@@ -333,8 +333,9 @@ class Validation(keras.callbacks.Callback):
         predictor: `keras.Model` over the layers of the one that is trained, or
             `None` for itself. Its logits may have an axis of steps, `(batch,
             steps, num_classes)`: their mean ranks the examples.
-        relative: bool. Whether the training looks at differences of logits
-            only, so that 0 is no border: that of the best OF1 is then.
+        relative: bool. For a loss that sees differences of logits only, so that
+            0 is no border: the one of the best OF1 on these very examples is
+            taken off first. CF1 and OF1 are a little better for that.
 
     Raises:
         FloatingPointError: If the model's answers are not finite; names the

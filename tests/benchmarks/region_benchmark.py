@@ -3,7 +3,9 @@
     python tests/benchmarks/region_benchmark.py    # 5 GiB, two minutes
 
 First the crop of 300 regions: TensorFlow's op beside the gathers that stand in
-for it on other backends and under XLA. Then RGNN's widest part, ROI pooling to
+for it on other backends and under XLA. Then ROI pooling of 50 small regions of
+16 images, as on `tiny`, in chunks and all at once, with its gradient: what the
+layer goes by to choose. Then RGNN's widest part, ROI pooling to
 7 x 7 and VGG's FC6 for 300 regions of four images, trained by Adam: in chunks
 of regions, as `RoiPooling` does it, and all at once. The peak is that of a
 process of its own, with TensorFlow in it. A "!" marks a limit that is missed.
@@ -17,7 +19,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo.layers import RoiCropAndResize, RoiPooling, roi_crop_and_resize
+from zoo.layers import (
+    RoiCropAndResize,
+    RoiPooling,
+    roi_crop_and_resize,
+    roi_pooling,
+)
 
 NUM_REGIONS, SIZE, CHANNELS = 300, 7, 512
 BATCH, SIDE = 4, 28  # images, and pixels of VGG-16's P4 at 448
@@ -89,6 +96,27 @@ def crops():
         )
 
 
+def small_crops():
+    """Prints the seconds of ROI pooling whose crops are small."""
+    features = tf.random.normal((16, 4, 4, 160))
+    corners = tf.sort(tf.random.uniform((16, 50, 2, 2)), axis=2)
+    regions = tf.reshape(corners, (16, 50, 4))
+    layer = RoiPooling(2)
+    chosen = roi_pooling._LARGE_CROP
+    for way, largest in (("in chunks", 0), ("all at once", chosen)):
+        roi_pooling._LARGE_CROP = largest
+
+        @tf.function
+        def gradient(features, regions):
+            with tf.GradientTape() as tape:
+                tape.watch(features)
+                loss = tf.reduce_sum(layer(features, regions) ** 2)
+            return tape.gradient(loss, features)
+
+        seconds = fastest(lambda f=gradient: f(features, regions))
+        print(f"{way:11} of small crops {1e3 * seconds:6.1f} ms", flush=True)
+
+
 def pooling(way, training):
     """Prints the seconds and the peak of ROI pooling and FC6."""
     features, regions = inputs(BATCH, SIDE)
@@ -124,8 +152,9 @@ def pooling(way, training):
 
 
 def main():
-    """Prints both comparisons."""
+    """Prints the comparisons."""
     crops()
+    small_crops()
     for training in (False, True):
         for way in WAYS:
             # A process's peak never falls: each number has one of its own.

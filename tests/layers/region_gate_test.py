@@ -45,3 +45,12 @@ class RegionGateTest(parameterized.TestCase, tf.test.TestCase):
         gated, gate = layer(scores, representation)
         self.assertAllClose(gate, np.full((2, 5, 1), expected))
         self.assertAllClose(gated, expected * scores)
+
+    @parameterized.parameters(
+        ((2, 3), (2, 5, 7), "Received: scores_shape=.2, 3."),
+        ((2, 5, None), (2, 5, 7), "Received: scores_shape=.2, 5, None."),
+        ((2, 5, 3), (2, 7), "Received: representation_shape=.2, 7."),
+    )
+    def test_names_bad_shapes(self, scores, representation, message):
+        with self.assertRaisesRegex(ValueError, message):
+            RegionGate().build(scores, representation)

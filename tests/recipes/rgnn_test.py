@@ -189,22 +189,36 @@ class RunTest(tf.test.TestCase):
         self.assertFalse((self.home / "no_boxes/gates").exists())
 
     def test_learns_from_jittered_boxes(self):
-        learnt = []
-        jitter = proposals.jitter
+        seen, fit, batches = {}, steps.fit, steps.image_batches
 
-        def watched(examples, num_regions, seed):
-            learnt.extend(examples)
-            return jitter(examples, num_regions, seed)
+        def fitting(run, recipe, stage, *arguments, **options):
+            seen[stage] = [run.watched]
+            fit(run, recipe, stage, *arguments, **options)
 
-        with mock.patch.object(proposals, "jitter", watched):
+        def learning(run, recipe, *arguments, **options):
+            list(seen.values())[-1].append(run.data.training)
+            return batches(run, recipe, *arguments, **options)
+
+        with (
+            mock.patch.object(steps, "fit", fitting),
+            mock.patch.object(steps, "image_batches", learning),
+        ):
             out, err, code = self.train(
                 self.home / "jittered",
                 *("--training_regions", "jittered_boxes"),
                 *("--epochs", 1, "--readout_epochs", 0),
             )
         self.assertEqual(code, 0, err)
-        # Not those that it is measured on, whose boxes are the answer.
-        self.assertLen(learnt, 22)
+        watched, learnt = seen["open"]
+        for examples, around_boxes in ((watched, False), (learnt, True)):
+            for example in examples:
+                expected = proposals.jitter([example], 6, seed=0)[0].regions
+                same = np.array_equal(example.regions[:6], expected)
+                self.assertEqual(same, around_boxes)
+        # The other half are proposals, which tell gates of the background.
+        found = proposals.propose(learnt, num_regions=6)
+        self.assertAllEqual(learnt[0].regions[6:], found[0].regions)
+        self.assertIsNone(seen["global"][1][0].regions)
         card = json.loads((self.home / "jittered/card.json").read_text())
         self.assertEqual(card["training_regions"], "jittered_boxes")
 

@@ -2,6 +2,8 @@
 
 import keras
 
+from zoo.layers.region_gate import check_shapes
+
 
 @keras.saving.register_keras_serializable(package="zoo")
 class FeatureGate(keras.layers.Layer):
@@ -24,6 +26,9 @@ class FeatureGate(keras.layers.Layer):
         A pair: the gated scores and the gate `a`, 0 to 1, both of the shape
         of `scores`.
 
+    Raises:
+        ValueError: If a shape is not as above, or its last axis is unknown.
+
     Example:
 
     >>> from keras import ops
@@ -34,6 +39,7 @@ class FeatureGate(keras.layers.Layer):
     """
 
     def build(self, scores_shape, representation_shape):
+        check_shapes(self, scores_shape, representation_shape)
         self.gate = keras.layers.Dense(
             scores_shape[-1], "sigmoid", dtype=self.dtype_policy, name="gate"
         )

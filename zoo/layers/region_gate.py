@@ -24,6 +24,9 @@ class RegionGate(keras.layers.Layer):
         A pair: the gated scores, of the shape of `scores`; and the gate `a`,
         of shape `(batch, num_regions, 1)`, 0 to 1.
 
+    Raises:
+        ValueError: If a shape is not as above, or its last axis is unknown.
+
     Example:
 
     >>> from keras import ops
@@ -33,6 +36,7 @@ class RegionGate(keras.layers.Layer):
     """
 
     def build(self, scores_shape, representation_shape):
+        check_shapes(self, scores_shape, representation_shape)
         self.gate = keras.layers.Dense(
             1, "sigmoid", dtype=self.dtype_policy, name="gate"
         )
@@ -41,3 +45,17 @@ class RegionGate(keras.layers.Layer):
     def call(self, scores, representation):
         gate = self.gate(representation)
         return gate * scores, gate
+
+
+def check_shapes(layer, scores_shape, representation_shape):
+    """Raises `ValueError` if these are not what a gate takes."""
+    for name, shape in (
+        ("scores", scores_shape),
+        ("representation", representation_shape),
+    ):
+        if len(shape) != 3 or shape[-1] is None:
+            raise ValueError(
+                f"`{type(layer).__name__}` expects {name} of rank 3, `(batch, "
+                "num_regions, ...)`, with a known last axis. "
+                f"Received: {name}_shape={tuple(shape)}"
+            )

@@ -61,8 +61,9 @@ def rarl(
         float32 logits of shape `(batch, num_classes)`; with
         `locations="given"` from a dict of `image` and `regions`, float32
         `(batch, num_regions, 4)`: ymin xmin ymax xmax, 0 to 1 of the image.
-        The training compares their softmax with the labels, so a threshold
-        on one alone means nothing: rank them, or take their softmax.
+        The training compares their softmax with the labels, so 0 is no
+        border between present and absent: rank them, take their softmax, or
+        find one (`zoo.metrics.score_threshold`), as the recipe does.
 
     Raises:
         ValueError: If an argument is out of range, or the backbone has no
