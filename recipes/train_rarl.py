@@ -87,7 +87,7 @@ RECIPES = cli.by_name(
     resize=0,
     level="P5",
     units=256,
-    region_size=3,
+    region_size=2,
     deviation=0.4,
     policy_weight=0.01,
 )
