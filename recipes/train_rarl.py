@@ -11,8 +11,9 @@ Run:    python recipes/train_rarl.py            # built-in scenes, on a CPU
         python recipes/train_rarl.py --num_steps 10             # Table 6
 Paper:  VGG-16, 512 and 640 pixels, ten views: VOC 2007 92.0 mAP; COCO 2014,
         top 3, CF1 66.2, OF1 71.1.
-Ours:   not measured.
-Cost:   not measured.
+Ours:   scenes 70.0 mAP (continuous), mean of seeds 0, 1, 2; floor 67; with
+        random places 75.7; others not measured.
+Cost:   5.7 minutes on one CPU core (scenes); others not measured.
 """
 
 import dataclasses

@@ -15,6 +15,8 @@ from recipes import (
     train_csra,
     train_fan,
     train_order_free_rnn,
+    train_rarl,
+    train_rgnn,
 )
 from tests.recipes.command import run
 
@@ -26,6 +28,8 @@ class FloorsTest(parameterized.TestCase, tf.test.TestCase):
         (train_baseline, (), 0.77),
         (train_fan, (), 0.74),
         (train_order_free_rnn, (), 0.76),
+        (train_rarl, (), 0.67),
+        (train_rgnn, (), 0.73),
     )
     @pytest.mark.floors
     def test_reaches_its_floor(self, recipe, flags, floor):
