@@ -10,7 +10,7 @@ Paper:  VGG-16, region / feature gate: VOC 2007 93.7 / 93.7 mAP, VOC 2012 93.4 /
         93.3, COCO 2014 72.9 / 73.0.
 Ours:   scenes 75.8 mAP (continuous), mean of seeds 0, 1, 2; floor 73; others
         not measured.
-Cost:   13.7 minutes on one CPU core (scenes); others not measured.
+Cost:   7.9 minutes on two CPU cores (scenes); others not measured.
 """
 
 import contextlib
