@@ -23,7 +23,7 @@ class RoiPooling(keras.layers.Layer):
     of 4 images at 14 x 14 x 512. So where that of a region takes more than 64
     KiB the regions go in six chunks, none of which keeps its crop: the
     backward pass crops again, which is little beside what VGG's FC6 takes on
-    the result. A training step of both peaks at 3.6 GiB, not 4.5. Small crops
+    the result. A training step of both peaks at 3.6 GiB, not 4.1. Small crops
     go all at once, which is faster. `tests/benchmarks/region_benchmark.py`
     measures both.
 
