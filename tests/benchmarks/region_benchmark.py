@@ -19,12 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo.layers import (
-    RoiCropAndResize,
-    RoiPooling,
-    roi_crop_and_resize,
-    roi_pooling,
-)
+from zoo.layers import RoiCropAndResize, RoiPooling, roi_crop_and_resize
 
 NUM_REGIONS, SIZE, CHANNELS = 300, 7, 512
 BATCH, SIDE = 4, 28  # images, and pixels of VGG-16's P4 at 448
@@ -102,9 +97,9 @@ def small_crops():
     corners = tf.sort(tf.random.uniform((16, 50, 2, 2)), axis=2)
     regions = tf.reshape(corners, (16, 50, 4))
     layer = RoiPooling(2)
-    chosen = roi_pooling._LARGE_CROP
+    chosen = RoiPooling._LARGE_CROP
     for way, largest in (("in chunks", 0), ("all at once", chosen)):
-        roi_pooling._LARGE_CROP = largest
+        RoiPooling._LARGE_CROP = largest
 
         @tf.function
         def gradient(features, regions):

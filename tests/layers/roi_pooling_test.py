@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests.contract import check_layer
-from zoo.layers import RoiCropAndResize, RoiPooling, roi_pooling
+from zoo.layers import RoiCropAndResize, RoiPooling
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (2, 9, 11, 4)  # of the features
@@ -59,9 +59,9 @@ REPLICAS = """
     import numpy as np, tensorflow as tf
     sys.path[:0] = [{root!r}]
     from tests.layers.roi_pooling_test import gradients, inputs
-    from zoo.layers import RoiPooling, roi_pooling
+    from zoo.layers import RoiPooling
 
-    roi_pooling._LARGE_CROP = 0
+    RoiPooling._LARGE_CROP = 0
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2
@@ -93,7 +93,7 @@ class RoiPoolingTest(parameterized.TestCase, tf.test.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.enter_context(mock.patch.object(roi_pooling, "_LARGE_CROP", 0))
+        self.enter_context(mock.patch.object(RoiPooling, "_LARGE_CROP", 0))
 
     def test_contract(self):
         shapes = [(2, 5, 6, 3), (2, 7, 4)]
@@ -210,7 +210,7 @@ class AtOnceTest(parameterized.TestCase, tf.test.TestCase):
         pooled = layer(features, regions)
         self.assertAllClose(pooled, reference(features, regions, 3))
         ours = gradients(layer, features, regions)
-        with mock.patch.object(roi_pooling, "_LARGE_CROP", 0):
+        with mock.patch.object(RoiPooling, "_LARGE_CROP", 0):
             expected = gradients(layer, features, regions)
         for slope, theirs in zip(ours, expected, strict=True):
             self.assertAllClose(slope, theirs, rtol=1e-5, atol=1e-5)

@@ -8,7 +8,6 @@ from keras import ops
 from zoo.layers.roi_crop_and_resize import RoiCropAndResize
 
 _CHUNKS = 6
-_LARGE_CROP = 2**14  # numbers, of one region: 64 KiB
 
 
 @keras.saving.register_keras_serializable(package="zoo")
@@ -51,6 +50,8 @@ class RoiPooling(keras.layers.Layer):
     (1, 2, 7, 7, 64)
     """
 
+    _LARGE_CROP = 2**14  # numbers, of one region: 64 KiB
+
     def __init__(self, size, **kwargs):
         # Half precision would move the regions by whole pixels.
         super().__init__(autocast=False, **kwargs)
@@ -67,7 +68,7 @@ class RoiPooling(keras.layers.Layer):
         self.crop.build(features_shape, regions_shape)
 
     def call(self, features, regions):
-        if (2 * self.size) ** 2 * features.shape[-1] <= _LARGE_CROP:
+        if (2 * self.size) ** 2 * features.shape[-1] <= self._LARGE_CROP:
             return self._pool(features, regions)[1]
         pool = keras.remat(self._pool)
         num_regions = ops.shape(regions)[1]
