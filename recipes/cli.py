@@ -341,7 +341,8 @@ def parse(description, recipes, argv=None):
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run that was stopped in the output folder",
+        help="go on with the run that was stopped in the output folder, if "
+        "there is one; of a finished run nothing is left to do",
     )
     group = parser.add_argument_group(
         "recipe",

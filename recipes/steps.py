@@ -15,7 +15,16 @@ import numpy as np
 from export import saved_model
 from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors
 from recipes.data import Data, read_data, with_regions
-from zoo import losses, metrics, pictures, reports, runs, training
+from zoo import (
+    checkpoints,
+    losses,
+    metrics,
+    pictures,
+    reports,
+    runs,
+    training,
+    workers,
+)
 from zoo.data import pipeline
 
 NUM_PICTURES = 8
@@ -152,8 +161,10 @@ def train(
         **({"regions": regions} if regions else {}),
     }
     with clear_errors():
-        runs.check(directory, identity, arguments.resume)
         strategy = training.strategy(arguments.devices)
+        if _has_ended(strategy, directory, identity, arguments.resume):
+            print(f"The run in {directory} has ended: nothing is left to do.")
+            return directory
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise ValueError(
@@ -164,7 +175,7 @@ def train(
             arguments.dataset, arguments.data_dir, recipe.validation_fraction
         )
         identity["data_sha256"] = _digest(data.training, data.validation)
-        runs.check(directory, identity, arguments.resume)
+        _has_ended(strategy, directory, identity, arguments.resume)
         pipeline.steps_per_epoch(data.training, recipe.batch_size)
         data = dataclasses.replace(
             data,
@@ -180,12 +191,13 @@ def train(
         run = Run(
             directory, method, recipe, data, arguments.resume, model, backbone
         )
+        workers.share(strategy, len(run.watched))
         _compile(run, model, recipe)  # what is wrong there is wrong at once
-    runs.write_json(directory / runs.RECIPE, identity)
-    with clear_errors((FloatingPointError,)):
-        (phases or fit)(run)
-        model = training.in_float32(model)
-        settled = settle(run, model) if settle else {}
+
+    def finish():
+        alone = training.in_float32(training.of_this_worker(model))
+        ended = dataclasses.replace(run, model=alone)
+        settled = settle(ended, alone) if settle else {}
         data_dir = arguments.data_dir and str(arguments.data_dir.resolve())
         card = {
             **identity,
@@ -200,13 +212,54 @@ def train(
                 "pixels": "RGB, 0 to 255; the model normalises them itself",
             },
             "devices": arguments.devices,
+            "workers": workers.count(strategy),
             "replicas": replicas,
             "versions": runs.versions(),
             "commit": runs.commit(),
             "command": shlex.join(["python", *sys.argv]),
         }
-        _finish(directory, model, recipe, data, card)
+        _finish(directory, alone, recipe, data, card)
+
+    if workers.is_chief():
+        runs.write_json(directory / runs.RECIPE, identity)
+    with clear_errors((FloatingPointError, OSError)), workers.named_if_lost():
+        (phases or fit)(run)
+        # The chief alone measures and writes; the others wait for it.
+        workers.from_chief(strategy, finish)
     return directory
+
+
+def _has_ended(strategy, directory, identity, resume):
+    """Checks, for all workers, that the run may write to its folder.
+
+    Only the chief has the folder. The others must do what it does.
+
+    Returns:
+        bool, as `zoo.runs.check`.
+
+    Raises:
+        ValueError: If the run may not be, or this worker would do another.
+    """
+    wanted = {**identity, "resume": resume}
+
+    def check():
+        try:
+            ended = runs.check(directory, identity, resume)
+        except (OSError, ValueError) as error:
+            return {"error": str(error)}
+        return {"ended": ended, "wanted": wanted}
+
+    chief = workers.from_chief(strategy, check)
+    if "error" in chief:
+        raise ValueError(chief["error"])
+    if workers.count(strategy) > 1:
+        if other := runs.differences(chief["wanted"], wanted):
+            raise ValueError(
+                "All workers must train the same recipe on the same data. "
+                "Received, of the chief (then) and of worker "
+                f"{workers.index(strategy)} (now): {other}"
+            )
+    return chief["ended"]
 
 
 def _digest(*parts):
@@ -277,29 +330,35 @@ def fit(
     data, watched = run.data, run.watched
     directory = run.directory / phase
     prefix = "val" if data.validation else "train"
-    checkpoints = directory / "checkpoints"
+    states = directory / "checkpoints"
     _compile(run, model, recipe, loss)
-    first_epoch = training.resume(model, checkpoints) if run.resume else 0
-    if first_epoch < recipe.epochs:
+    workers.prepare(model)
+    strategy = model.distribute_strategy
+    history = checkpoints.resume(model, states) if run.resume else []
+    if len(history) < recipe.epochs:
+        batches = batches or functools.partial(image_batches, run, recipe)
         model.fit(
-            (batches or functools.partial(image_batches, run, recipe))(
-                first_epoch
+            workers.distribute(
+                strategy, batches(len(history)), recipe.batch_size
             ),
             steps_per_epoch=pipeline.steps_per_epoch(
                 data.training, recipe.batch_size
             ),
-            initial_epoch=first_epoch,
+            initial_epoch=len(history),
             epochs=recipe.epochs,
             callbacks=training.callbacks(
                 directory,
                 data.classes,
                 watched_batches
                 or pipeline.evaluation_batches(
-                    watched, recipe.image_size, recipe.batch_size
+                    watched[workers.share(strategy, len(watched))],
+                    recipe.image_size,
+                    recipe.batch_size // workers.count(strategy),
                 ),
                 np.stack([example.targets for example in watched]),
                 _painter(run, attention=not phase),
                 {"method": run.method, **dataclasses.asdict(recipe)},
+                history,
                 prefix,
                 averages=recipe.ema_momentum > 0,
                 patience=(
@@ -311,18 +370,27 @@ def fit(
                 relative=relative,
             ),
             shuffle=False,  # the pipeline does
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=_verbosity(),
         )
     if data.validation and choose:
-        best = training.best_checkpoint(checkpoints, f"{prefix}_mAP")
-        training.load_checkpoint(model, best)
-        print(f"The best epoch is that of {best}.")
+        best = checkpoints.best(states, f"{prefix}_mAP")
+        checkpoints.load(model, best)
+        if workers.is_chief():
+            print(f"The best epoch is that of {best}.")
     else:
-        training.load_checkpoint(model, training.last_checkpoint(checkpoints))
+        checkpoints.load(model, checkpoints.last(states))
+
+
+def _verbosity():
+    """Chooses how `fit` shows its progress; one worker is enough to show it."""
+    if not workers.is_chief():
+        return 0
+    return 1 if sys.stdout.isatty() else 2
 
 
 def image_batches(run, recipe, first_epoch, region_targets=False):
     """Gives the images and targets that a phase learns from."""
+    strategy = run.model.distribute_strategy
     return pipeline.training_batches(
         run.data.training,
         recipe.image_size,
@@ -336,6 +404,7 @@ def image_batches(run, recipe, first_epoch, region_targets=False):
         recipe.flip,
         resize=recipe.resize,
         region_targets=region_targets,
+        share=(workers.index(strategy), workers.count(strategy)),
     )
 
 

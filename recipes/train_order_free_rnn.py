@@ -19,7 +19,7 @@ import typing
 import numpy as np
 
 from recipes import cli, steps
-from zoo import feature_cache, metrics, training
+from zoo import feature_cache, metrics, training, workers
 from zoo.data import label_orders, pipeline
 from zoo.models.order_free_rnn import (
     feature_model,
@@ -113,6 +113,13 @@ RECIPES = cli.by_name(
 
 def build(recipe, backbone, data):
     """Builds the model that the recipe describes."""
+    _, num_workers = workers.cluster()
+    if recipe.cache_features and num_workers > 1:
+        raise ValueError(
+            "`cache_features` is for one worker: the features lie in the "
+            "run's folder, which only the chief has. "
+            f"Received: cache_features=True, {num_workers} workers"
+        )
     most = max((example.targets == 1).sum() for example in data.training)
     return order_free_rnn(
         backbone,

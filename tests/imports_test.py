@@ -27,7 +27,9 @@ MAY_USE = {
     "zoo.data": ("zoo.preprocess",),
     "zoo.preprocess": (),
     "zoo.metrics": (),
-    "zoo.training": ("zoo.metrics",),
+    "zoo.training": ("zoo.checkpoints", "zoo.metrics", "zoo.workers"),
+    "zoo.checkpoints": ("zoo.runs", "zoo.workers"),
+    "zoo.workers": (),
     "zoo.convert": ("zoo.backbones", "zoo.models", "zoo.runs"),
     "zoo.reports": ("zoo.metrics",),
     "zoo.pictures": ("zoo.metrics",),
@@ -42,6 +44,7 @@ MAY_USE_TENSORFLOW = (
     "zoo.data",
     "zoo.preprocess",
     "zoo.training",
+    "zoo.workers",
     "export",
     "serving",
 )

@@ -24,9 +24,22 @@ class RunsTest(tf.test.TestCase):
 
     def test_a_finished_run_is_never_overwritten(self):
         self.write(runs.CARD, {})
-        for resume in (False, True):
-            with self.assertRaisesRegex(FileExistsError, "--output_dir"):
-                runs.check(self.directory, {"seed": 0}, resume)
+        self.write(runs.RECIPE, {"seed": 0})
+        with self.assertRaisesRegex(FileExistsError, "--output_dir"):
+            runs.check(self.directory, {"seed": 0}, resume=False)
+        with self.assertRaisesRegex(ValueError, "seed: 0 then, 1 now$"):
+            runs.check(self.directory, {"seed": 1}, resume=True)
+
+    def test_of_a_finished_run_nothing_is_left_to_do(self):
+        self.write(runs.RECIPE, {"seed": 0})
+        self.assertFalse(runs.check(self.directory, {"seed": 0}, resume=True))
+        self.write(runs.CARD, {})
+        self.assertTrue(runs.check(self.directory, {"seed": 0}, resume=True))
+
+    def test_a_converted_run_was_not_trained_here(self):
+        self.write(runs.CARD, {})  # and no recipe
+        with self.assertRaisesRegex(FileExistsError, "never overwritten"):
+            runs.check(self.directory, {"seed": 0}, resume=True)
 
     def test_a_stopped_run_wants_resume(self):
         self.write(runs.RECIPE, {"seed": 0})
@@ -34,9 +47,9 @@ class RunsTest(tf.test.TestCase):
             runs.check(self.directory, {"seed": 0}, resume=False)
         runs.check(self.directory, {"seed": 0}, resume=True)
 
-    def test_nothing_to_resume(self):
-        with self.assertRaisesRegex(FileNotFoundError, "no recipe.json"):
-            runs.check(self.directory, {"seed": 0}, resume=True)
+    def test_without_a_run_there_resume_begins_one(self):
+        self.assertFalse(runs.check(self.directory, {"seed": 0}, resume=True))
+        self.assertFalse(self.directory.exists())
 
     def test_resume_wants_the_same_recipe(self):
         self.write(runs.RECIPE, {"seed": 0, "lr": 0.1, "sizes": [1, 2]})

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from zoo import training
+from zoo import checkpoints, training
 from zoo.backbones import tiny
 from zoo.losses import BinaryCrossentropy
 from zoo.models import csra
@@ -96,15 +96,15 @@ class PrecisionTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_float16_state_is_loaded_twice(self):
         model = compiled(policy="mixed_float16")
-        checkpoint = training.Checkpoint(self.get_temp_dir(), "x")
+        checkpoint = checkpoints.Checkpoint(self.get_temp_dir(), "x", [])
         checkpoint.set_model(model)
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
         checkpoint.on_epoch_end(0, {"x": 1.0})
-        folder = training.last_checkpoint(checkpoint.directory)
+        folder = checkpoints.last(checkpoint.directory)
         again = compiled(policy="mixed_float16")
         for _ in range(2):
-            training.load_checkpoint(again, folder)
+            checkpoints.load(again, folder)
             self.assertLen(
                 again.optimizer.variables, len(model.optimizer.variables)
             )
@@ -246,15 +246,14 @@ class ReduceOnPlateauTest(parameterized.TestCase, tf.test.TestCase):
         directory = self.get_temp_dir()
 
         def epochs(model, *values):
-            before = training.last_checkpoint(directory)
-            first = int(before.name[-4:]) if before else 0
-            for i, value in enumerate(values):
+            for value in values:
+                epoch = len(history)
                 for callback in (
-                    training.ReduceOnPlateau(directory, "x", patience=2),
-                    training.Checkpoint(directory, "x"),
+                    training.ReduceOnPlateau(history, "x", patience=2),
+                    checkpoints.Checkpoint(directory, "x", history),
                 ):
                     callback.set_model(model)
-                    callback.on_epoch_end(first + i, {"x": value})
+                    callback.on_epoch_end(epoch, {"x": value})
             return [
                 float(optimizer.learning_rate.numpy())
                 for optimizer in model.optimizer.optimizers
@@ -266,15 +265,17 @@ class ReduceOnPlateauTest(parameterized.TestCase, tf.test.TestCase):
                 model.optimizer.build(model.trainable_variables)
             return model
 
-        model = built()
+        model, history = built(), []
         first = epochs(model, 0.5, 0.4)
         self.assertCountEqual(np.round(first, 6), [0.1, 1.0])
         again = built()
-        self.assertEqual(training.resume(again, directory), 2)
+        history = checkpoints.resume(again, directory)
+        self.assertEqual(history, [{"x": 0.5}, {"x": 0.4}])
         # One epoch without a gain was before the stop.
         self.assertAllClose(epochs(again, 0.5), [r / 10 for r in first])
         last = built()
-        self.assertEqual(training.resume(last, directory), 3)
+        history = checkpoints.resume(last, directory)
+        self.assertLen(history, 3)
         self.assertAllClose(epochs(last, 0.9), [r / 10 for r in first])
         self.assertAllClose(epochs(last, 0.2, 0.2), [r / 100 for r in first])
 
@@ -319,12 +320,6 @@ def stop_after(epochs):
     def stopped(model, *arguments, callbacks, **options):
         with contextlib.suppress(KeyboardInterrupt):
             fit(model, *arguments, callbacks=[*callbacks, Stop()], **options)
-        (history,) = (
-            callback
-            for callback in callbacks
-            if isinstance(callback, keras.callbacks.CSVLogger)
-        )
-        history.csv_file.close()
 
     return stopped
 
@@ -342,8 +337,9 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         own_images, targets = data()
         images = own_images if images is None else images
         model = model or compiled(averages=averages)
-        checkpoints = directory / "checkpoints"
-        first = training.resume(model, checkpoints) if resume else 0
+        states = directory / "checkpoints"
+        history = checkpoints.resume(model, states) if resume else []
+        first = len(history)
         held_out = batches(images[:10], targets[:10])
         listed = training.callbacks(
             directory,
@@ -355,6 +351,7 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
                 "AP": np.zeros((1, 8, len(probabilities), 3), "uint8"),
             },
             {"method": "csra", "epochs": epochs, "normalize": True},
+            history,
             averages=averages,
         )
         model.fit(
@@ -461,17 +458,20 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotIn("epoch 1: step", out.getvalue())
 
     def test_keeps_the_last_and_the_best(self):
-        checkpoint = training.Checkpoint(self.directory, "val_mAP")
+        checkpoint = checkpoints.Checkpoint(self.directory, "val_mAP", [])
         checkpoint.set_model(compiled())
         values = [0.2, 0.5, 0.4, 0.5, 0.1]
         for epoch, value in enumerate(values):
             checkpoint.on_epoch_end(epoch, {"val_mAP": value})
         names = sorted(path.name for path in self.directory.iterdir())
         self.assertEqual(names, ["epoch_0004", "epoch_0005"])
-        best = training.best_checkpoint(self.directory, "val_mAP")
+        best = checkpoints.best(self.directory, "val_mAP")
         self.assertEqual(best.name, "epoch_0004")
         state = json.loads((best / "state.json").read_text())
-        self.assertEqual((state["epoch"], state["val_mAP"]), (4, 0.5))
+        self.assertEqual(state["val_mAP"], 0.5)
+        self.assertEqual(
+            state["history"], [{"val_mAP": value} for value in values[:4]]
+        )
 
     def test_a_half_written_checkpoint_is_not_used(self):
         self.fit(self.directory, epochs=1)
@@ -479,10 +479,10 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         half.mkdir()
         (half / "state.weights.h5").write_bytes(b"half")
         model = compiled()
-        self.assertEqual(training.resume(model, half.parent), 1)
+        self.assertLen(checkpoints.resume(model, half.parent), 1)
         self.fit(self.directory, epochs=2, resume=True)
         self.assertFalse(half.exists())
-        self.assertEqual(training.resume(model, half.parent), 2)
+        self.assertLen(checkpoints.resume(model, half.parent), 2)
 
     def test_a_resumed_run_ends_as_one_that_was_not_stopped(self):
         self.check_resumed(averages=True, policy="float32")
@@ -540,7 +540,7 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertNotAllClose(steps[-1], expected, atol=1e-3)
         last = self.directory / "checkpoints/epoch_0002"
         again = compiled(averages=True)
-        training.load_checkpoint(again, last)
+        checkpoints.load(again, last)
         self.assertAllEqual(
             again.get_layer("head").classifier.numpy(), classifier.numpy()
         )
@@ -555,11 +555,11 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
 
         model = with_dropout()
         model(np.ones((1, 4)), training=True)
-        checkpoint = training.Checkpoint(self.directory, "x")
+        checkpoint = checkpoints.Checkpoint(self.directory, "x", [])
         checkpoint.set_model(model)
         checkpoint.on_epoch_end(0, {"x": 1.0})
         again = with_dropout()
-        training.resume(again, self.directory)
+        checkpoints.resume(again, self.directory)
         for _ in range(3):
             expected = model.layers[1](np.ones((9, 4)), training=True)
             dropped = again.layers[1](np.ones((9, 4)), training=True)
@@ -603,20 +603,16 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertGreater(best, measured(9, relative=False))
 
     def test_an_epoch_without_map_is_never_the_best(self):
-        checkpoint = training.Checkpoint(self.directory, "val_mAP")
+        checkpoint = checkpoints.Checkpoint(self.directory, "val_mAP", [])
         checkpoint.set_model(compiled())
         for epoch, value in enumerate([0.2, np.nan]):
             checkpoint.on_epoch_end(epoch, {"val_mAP": value})
-        best = training.best_checkpoint(self.directory, "val_mAP")
+        best = checkpoints.best(self.directory, "val_mAP")
         self.assertEqual(best.name, "epoch_0001")
 
     def test_nothing_to_resume(self):
-        self.assertEqual(training.resume(compiled(), self.directory), 0)
+        self.assertEqual(checkpoints.resume(compiled(), self.directory), [])
 
-    # Keras leaves CSVLogger's file open where a callback raises.
-    @pytest.mark.filterwarnings(
-        "ignore::pytest.PytestUnraisableExceptionWarning"
-    )
     def test_stops_on_nan_and_names_the_last_good_checkpoint(self):
         model, _ = self.fit(self.directory, epochs=1)
         images, _ = data()

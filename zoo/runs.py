@@ -42,44 +42,62 @@ def check(directory, recipe, resume):
         directory: `pathlib.Path` of the run.
         recipe: dict of what the run depends on, ready for JSON; some of it
             may not be known yet.
-        resume: bool. Whether to go on with what is there.
+        resume: bool. Whether to go on with what is there, if anything is.
+
+    Returns:
+        bool. Whether the very run is there and has ended, so that nothing is
+        left to do; only with `resume`.
 
     Raises:
-        FileExistsError: If a finished run is there, or a stopped one and
+        FileExistsError: If a finished run is there, or a stopped one, and
             `resume` is false.
-        FileNotFoundError: If there is nothing to resume.
-        ValueError: If the stopped run had another recipe; names the fields.
+        ValueError: If the run that is there had another recipe; names the
+            fields.
     """
-    if (directory / CARD).exists():
+    path = directory / RECIPE
+    ended = (directory / CARD).exists()
+    if ended and not (resume and path.exists()):
         raise FileExistsError(
             f"{directory} holds a finished run, which is never overwritten. "
             "Choose another --output_dir, or delete the folder."
         )
-    path = directory / RECIPE
-    if not resume:
-        if path.exists():
-            raise FileExistsError(
-                f"{directory} holds a run that did not end. Go on with it by "
-                "--resume, choose another --output_dir, or delete the folder."
-            )
-        return
     if not path.exists():
-        raise FileNotFoundError(
-            f"There is no run to resume in {directory}: no {RECIPE}."
+        return False
+    if not resume:
+        raise FileExistsError(
+            f"{directory} holds a run that did not end. Go on with it by "
+            "--resume, choose another --output_dir, or delete the folder."
         )
-    stopped = json.loads(path.read_text())
-    # JSON has lists for tuples: compare what it would give back.
-    recipe = json.loads(json.dumps(recipe))
-    changed = [
-        f"{key}: {stopped.get(key)!r} then, {recipe.get(key)!r} now"
-        for key in sorted(recipe)
-        if stopped.get(key) != recipe.get(key)
-    ]
-    if changed:
+    if changed := differences(json.loads(path.read_text()), recipe):
         raise ValueError(
             f"The run in {directory} has another recipe, so it cannot be "
-            "resumed with this one: " + "; ".join(changed)
+            f"resumed with this one: {changed}"
         )
+    return ended
+
+
+def differences(then, now):
+    """Says in what two recipes differ.
+
+    Args:
+        then: dict, as JSON gives it back.
+        now: dict; what it lacks is not compared.
+
+    Returns:
+        str, empty if they do not differ.
+
+    Example:
+
+    >>> differences({"seed": 0, "epochs": 3}, {"seed": 1})
+    'seed: 0 then, 1 now'
+    """
+    # JSON has lists for tuples: compare what it would give back.
+    now = json.loads(json.dumps(now))
+    return "; ".join(
+        f"{key}: {then.get(key)!r} then, {now[key]!r} now"
+        for key in sorted(now)
+        if then.get(key) != now[key]
+    )
 
 
 def finished(directory):

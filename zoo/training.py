@@ -1,12 +1,9 @@
 """What `fit` needs: devices, optimizer groups, schedules, callbacks."""
 
 import contextlib
-import json
 import math
-import os
 import pathlib
 import re
-import shutil
 import sys
 import time
 
@@ -15,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from zoo import metrics
+from zoo import checkpoints, metrics, workers
 
 PICTURES = 10  # times in a run that TensorBoard gets new ones
 LEAST_GAIN = 1e-3  # of mAP, that is worth an epoch
@@ -23,18 +20,24 @@ PROGRESS_SECONDS = 30  # between two lines
 
 
 def strategy(devices="all"):
-    """Makes the `MirroredStrategy` to build and train a model in.
+    """Makes the strategy to build and train a model in.
+
+    Where `TF_CONFIG` names several workers (see `zoo.workers`), this waits
+    until all of them are there.
 
     Args:
         devices: str. `"all"`: every GPU, or the CPU where there is none;
             `"one"`: the first GPU, or the CPU; `"cpu:2"`, `"cpu:3"`, ...: the
             CPU as that many virtual devices, to try out replicas without GPUs.
+            Of several workers each has all of its own.
 
     Returns:
-        `tf.distribute.MirroredStrategy`.
+        `tf.distribute.MirroredStrategy`; with several workers
+        `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        ValueError: If `devices` is none of these.
+        ValueError: If `devices` is none of these, or not `"all"` with several
+            workers; if `TF_CONFIG` cannot be read.
         RuntimeError: If virtual devices are asked for too late: TensorFlow
             fixes its devices when it runs its first operation.
 
@@ -43,6 +46,14 @@ def strategy(devices="all"):
     >>> strategy("one").num_replicas_in_sync
     1
     """
+    _, num_workers = workers.cluster()
+    if num_workers > 1:
+        if devices != "all":
+            raise ValueError(
+                '`devices` must be "all" where `TF_CONFIG` names several '
+                f"workers. Received: devices={devices!r}"
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if match := re.fullmatch(r"cpu:([1-9]\d*)", devices):
         count = int(match[1])
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -103,9 +114,11 @@ def check_distributable(model):
             with gradient accumulation, several steps in one execution, or
             XLA; names the option.
     """
-    if not isinstance(
-        model.distribute_strategy, tf.distribute.MirroredStrategy
-    ):
+    mirrored = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+    )
+    if not isinstance(model.distribute_strategy, mirrored):
         return
     for optimizer in (model.optimizer, *_groups(model)):
         steps = optimizer.gradient_accumulation_steps
@@ -248,6 +261,25 @@ def in_float32(model):
     return exact
 
 
+def of_this_worker(model):
+    """Gives a model of several workers as one that needs no other worker.
+
+    Args:
+        model: functional `keras.Model`.
+
+    Returns:
+        `keras.Model` with the same weights, on this process' first device;
+        the model itself if there are no other workers.
+    """
+    if workers.count(model.distribute_strategy) == 1:
+        return model
+    # In no strategy's scope: TensorFlow crashes where a `MirroredStrategy` is
+    # made after one of several workers.
+    alone = keras.models.model_from_json(model.to_json())
+    alone.set_weights(model.get_weights())
+    return alone
+
+
 def predict(model, batches, num_examples):
     """Computes logits, in the order of the examples; a long one shows progress.
 
@@ -255,8 +287,9 @@ def predict(model, batches, num_examples):
         model: `keras.Model` from images to logits, or to a dict of outputs.
         batches: `tf.data.Dataset` of `(inputs, targets)`, see
             `zoo.data.pipeline.evaluation_batches`. All but the last are a
-            multiple of the number of replicas.
-        num_examples: int. How many examples are in `batches`.
+            multiple of the number of replicas. With several workers they have
+            the worker's `zoo.workers.share` of the examples.
+        num_examples: int. How many examples there are, of all workers.
 
     Returns:
         What the model gives, of all examples: a float32 array of shape
@@ -265,6 +298,32 @@ def predict(model, batches, num_examples):
     Raises:
         FloatingPointError: If a number of it is not finite.
     """
+    strategy = model.distribute_strategy
+    if workers.count(strategy) > 1:
+        outputs = workers.gather(
+            strategy, _predict_share(model, batches), num_examples
+        )
+    else:
+        outputs = _predict_all(model, batches, num_examples)
+    if not all(np.isfinite(x).all() for x in tf.nest.flatten(outputs)):
+        raise FloatingPointError(
+            f"The model {model.name!r} gives outputs that are not finite."
+        )
+    return outputs
+
+
+def _predict_share(model, batches):
+    """Predicts on one device; `predict` of Keras would wait for all workers."""
+    compute = on_one_device(model)
+    outputs = [
+        tf.nest.map_structure(lambda x: x.numpy(), compute(inputs))
+        for inputs, _ in batches
+    ]
+    return tf.nest.map_structure(lambda *x: np.concatenate(x), *outputs)
+
+
+def _predict_all(model, batches, num_examples):
+    """Predicts on all devices of this process."""
     replicas = model.distribute_strategy.num_replicas_in_sync
 
     def pad(inputs, targets):
@@ -280,12 +339,7 @@ def predict(model, batches, num_examples):
 
     progress = Progress("prediction", int(batches.cardinality()))
     outputs = model.predict(batches.map(pad), verbose=0, callbacks=[progress])
-    outputs = tf.nest.map_structure(lambda x: x[:num_examples], outputs)
-    if not all(np.isfinite(x).all() for x in tf.nest.flatten(outputs)):
-        raise FloatingPointError(
-            f"The model {model.name!r} gives outputs that are not finite."
-        )
-    return outputs
+    return tf.nest.map_structure(lambda x: x[:num_examples], outputs)
 
 
 def on_one_device(model):
@@ -315,6 +369,25 @@ class RefuseBrokenOptions(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Refuses what does not work under `MirroredStrategy`."""
         check_distributable(self.model)
+
+
+class AverageStatistics(keras.callbacks.Callback):
+    """Averages what the replicas have each seen of the images' statistics.
+
+    Keras leaves the moving means and variances of a batch normalization to
+    each replica, which has some of the images. At the end of an epoch all get
+    the mean of them, so that every replica measures, and the first one saves,
+    the same model.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Averages the weights that are not trained."""
+        statistics = [
+            variable
+            for variable in self.model.non_trainable_variables
+            if variable.aggregation == "none" and variable.dtype == "float32"
+        ]
+        workers.average(self.model.distribute_strategy, statistics)
 
 
 class Validation(keras.callbacks.Callback):
@@ -396,25 +469,25 @@ class ReduceOnPlateau(keras.callbacks.Callback):
 
     `keras.callbacks.ReduceLROnPlateau` lowers that of one optimizer only, and
     forgets in a resumed run how long it has waited. This one reads that from
-    the checkpoints; it goes before `Checkpoint`, which saves the lower rates.
+    the history; it goes before `Checkpoint`, which saves the lower rates.
 
     Args:
-        directory: str or path, as given to `Checkpoint`.
+        history: list of dict, as given to `Checkpoint`.
         monitor: str. As given to `Checkpoint`.
         patience: int, at least 1. Epochs without a gain before each fall.
         factor: float. Of each fall.
     """
 
-    def __init__(self, directory, monitor, patience, factor=0.1):
+    def __init__(self, history, monitor, patience, factor=0.1):
         super().__init__()
-        self.directory = directory
+        self.history = history
         self.monitor = monitor
         self.patience = patience
         self.factor = factor
 
     def on_epoch_end(self, epoch, logs=None):
         """Lowers the rates if this epoch was one too many."""
-        earlier = _values(self.directory)
+        earlier = [row[self.monitor] for row in self.history]
         values = [*earlier, logs[self.monitor]]
         if plateaus(values, self.patience) > plateaus(earlier, self.patience):
             for optimizer in _groups(self.model):
@@ -471,104 +544,6 @@ class LearningRates(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Hands them to the callbacks that follow."""
         logs.update(self.rates)
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Keeps the last and the best state of a run, each in its own folder.
-
-    A folder `epoch_0007` holds `state.weights.h5` (weights and optimizer) and
-    `state.json`. It is written under another name and renamed when whole, so a
-    run that is killed at any moment leaves whole checkpoints only.
-
-    Args:
-        directory: str or path.
-        monitor: str. The entry of the logs whose highest value is the best.
-    """
-
-    def __init__(self, directory, monitor):
-        super().__init__()
-        self.directory = pathlib.Path(directory)
-        self.monitor = monitor
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Writes this epoch's folder, then removes those no longer needed."""
-        for half in self.directory.glob("*.tmp"):  # of a run that was killed
-            shutil.rmtree(half)
-        target = self.directory / f"epoch_{epoch + 1:04d}"
-        temporary = target.with_suffix(".tmp")
-        temporary.mkdir(parents=True)
-        self.model.save_weights(temporary / "state.weights.h5")
-        state = {
-            "epoch": epoch + 1,
-            self.monitor: float(logs[self.monitor]),
-            "values": [*_values(self.directory), float(logs[self.monitor])],
-            # Random states are variables, but not weights.
-            "random_states": [
-                np.asarray(keras.ops.convert_to_numpy(variable)).tolist()
-                for variable in _random_states(self.model)
-            ],
-        }
-        (temporary / "state.json").write_text(json.dumps(state, indent=2))
-        os.replace(temporary, target)
-        for folder in set(_checkpoints(self.directory)) - {
-            target,
-            best_checkpoint(self.directory, self.monitor),
-        }:
-            # Killed while it removes, it must not leave half a checkpoint.
-            removed = folder.rename(folder.with_suffix(".tmp"))
-            shutil.rmtree(removed)
-
-
-def best_checkpoint(directory, monitor):
-    """Gives the folder with the highest `monitor`, the later one of equals."""
-
-    def rank(folder):
-        value = _state(folder)[monitor]
-        # Without a positive example there is no mAP: anything is better.
-        return -math.inf if math.isnan(value) else value, folder.name
-
-    return max(_checkpoints(directory), key=rank)
-
-
-def last_checkpoint(directory):
-    """Gives the folder of the last epoch, `None` before the first one."""
-    folders = _checkpoints(directory)
-    return folders[-1] if folders else None
-
-
-def resume(model, directory):
-    """Restores the last whole checkpoint.
-
-    Args:
-        model: compiled `keras.Model`, the same as in the run that was stopped.
-        directory: str or path, as given to `Checkpoint`.
-
-    Returns:
-        int. How many epochs the checkpoint has seen; 0 if there is none.
-    """
-    folder = last_checkpoint(directory)
-    if folder is None:
-        return 0
-    load_checkpoint(model, folder)
-    if any(optimizer.use_ema for optimizer in _groups(model)):
-        # An epoch ends with the averages in the model and its weights in
-        # their place; training goes on from the weights.
-        swap = keras.callbacks.SwapEMAWeights()
-        swap.set_model(model)
-        swap.on_test_begin()
-    return _state(folder)["epoch"]
-
-
-def load_checkpoint(model, folder):
-    """Loads weights, optimizer and random states of one checkpoint folder."""
-    # Keras' LossScaleOptimizer would make its variables a second time.
-    if not model.optimizer.built:
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
-    model.load_weights(folder / "state.weights.h5")
-    values = _state(folder)["random_states"]
-    for variable, value in zip(_random_states(model), values, strict=True):
-        variable.assign(value)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -743,6 +718,7 @@ def callbacks(
     targets,
     pictures,
     hyperparameters,
+    history,
     prefix="val",
     averages=False,
     patience=None,
@@ -759,6 +735,8 @@ def callbacks(
         targets: as `Validation`.
         pictures: as `TensorBoard`.
         hyperparameters: as `TensorBoard`.
+        history: list of dict, the logs of the epochs before, as
+            `zoo.checkpoints.resume` gives it.
         prefix: as `Validation`.
         averages: bool. Whether the optimizers keep moving averages of the
             weights, which are then what is measured and saved.
@@ -770,25 +748,29 @@ def callbacks(
         list of `keras.callbacks.Callback`.
     """
     directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)  # CSVLogger does not
-    checkpoints = directory / "checkpoints"
+    states = directory / "checkpoints"
     monitor = f"{prefix}_mAP"
     validation = Validation(
-        batches, targets, prefix, checkpoints, predictor, relative
+        batches, targets, prefix, states, predictor, relative
     )
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
-    reduce = [ReduceOnPlateau(checkpoints, monitor, patience)]
-    return [
+    reduce = [ReduceOnPlateau(history, monitor, patience)]
+    listed = [
         RefuseBrokenOptions(),
-        StopOnNaN(checkpoints),
+        StopOnNaN(states),
+        AverageStatistics(),
         *(swap if averages else []),
         validation,
         LearningRates(),
         *(reduce if patience is not None else []),
-        # Before the history: a run killed in between would repeat the epoch,
-        # and its row would be there twice.
-        Checkpoint(checkpoints, monitor),
-        keras.callbacks.CSVLogger(directory / "history.csv", append=True),
+        checkpoints.Checkpoint(states, monitor, history),
+    ]
+    if not workers.is_chief():
+        return listed
+    directory.mkdir(parents=True, exist_ok=True)
+    return [
+        *listed,
+        checkpoints.HistoryFile(directory / "history.csv", history),
         TensorBoard(
             directory / "tensorboard",
             classes,
@@ -801,27 +783,11 @@ def callbacks(
 
 
 def _advice(directory):
-    folder = last_checkpoint(directory) or "none"
+    folder = checkpoints.last(directory) or "none"
     return (
         f"The last good checkpoint is {folder}. A lower learning rate, or a "
         "longer warm-up, often helps."
     )
-
-
-def _checkpoints(directory):
-    """Gives the whole checkpoint folders, in the order of their epochs."""
-    folders = pathlib.Path(directory).glob("epoch_*")
-    return sorted(folder for folder in folders if folder.suffix != ".tmp")
-
-
-def _values(directory):
-    """Lists the monitored value of each epoch so far."""
-    folder = last_checkpoint(directory)
-    return _state(folder)["values"] if folder else []
-
-
-def _state(folder):
-    return json.loads((folder / "state.json").read_text())
 
 
 def _groups(model):
@@ -829,8 +795,3 @@ def _groups(model):
     # Under mixed_float16 Keras wraps the optimizer to scale the loss.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     return getattr(optimizer, "optimizers", [optimizer])
-
-
-def _random_states(model):
-    weights = {id(weight) for weight in model.weights}
-    return [v for v in model.variables if id(v) not in weights]

@@ -296,12 +296,13 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_a_finished_run_is_not_overwritten(self):
         before = (self.csra / "model.keras").read_bytes()
-        for flags in ((), ("--resume",)):
-            _, err, code = run(
-                train_csra.main, *self.flags, *flags, "--output_dir", self.csra
-            )
-            self.assertEqual(code, 1)
-            self.assertIn("holds a finished run", err)
+        flags = (*self.flags, "--output_dir", self.csra)
+        _, err, code = run(train_csra.main, *flags)
+        self.assertEqual(code, 1)
+        self.assertIn("holds a finished run", err)
+        out, err, code = run(train_csra.main, *flags, "--resume")
+        self.assertEqual(code, 0, err)
+        self.assertIn("has ended: nothing is left to do", out)
         self.assertEqual((self.csra / "model.keras").read_bytes(), before)
 
     def test_evaluate_gives_the_same_numbers(self):

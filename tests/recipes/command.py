@@ -35,12 +35,7 @@ def stopping_at(*counts):
                 raise KeyboardInterrupt
 
     def stopping(model, *arguments, callbacks, **options):
-        try:
-            fit(model, *arguments, callbacks=[*callbacks, Stop()], **options)
-        finally:  # Keras leaves the file open
-            for callback in callbacks:
-                if isinstance(callback, keras.callbacks.CSVLogger):
-                    callback.csv_file.close()
+        fit(model, *arguments, callbacks=[*callbacks, Stop()], **options)
 
     with mock.patch.object(keras.Model, "fit", stopping):
         yield begun

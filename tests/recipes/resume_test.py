@@ -1,35 +1,60 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from zoo.data import scenes
 
+# Ends the process by SIGKILL at one moment of the second epoch, of four steps.
 KILL = """
     import os, signal, sys
     import keras
     from recipes import train_csra
+    from zoo import checkpoints
 
-    fit = keras.Model.fit
+    moment, arguments = sys.argv[1], sys.argv[2:]
+    fit, save = keras.Model.fit, keras.Model.save_weights
+    replace, rename = os.replace, checkpoints.pathlib.Path.rename
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
 
     class Kill(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            # In the middle of the second epoch, of four steps.
             if self.model.optimizer.iterations == 4 + 2:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
 
     def fit_and_die(model, *arguments, callbacks, **options):
         return fit(model, *arguments, callbacks=[*callbacks, Kill()], **options)
 
-    keras.Model.fit = fit_and_die
-    train_csra.main(sys.argv[1:])
+    def save_half_and_die(model, path):
+        save(model, path)
+        if "epoch_0002" in str(path):
+            os.truncate(path, os.path.getsize(path) // 2)
+            die()
+
+    def replace_and_die(source, target):
+        replace(source, target)
+        if "epoch_0002" in str(target):
+            die()
+
+    if moment == "in a step":
+        keras.Model.fit = fit_and_die
+    elif moment == "in a checkpoint":
+        keras.Model.save_weights = save_half_and_die
+    elif moment == "after a checkpoint":
+        os.replace = replace_and_die
+    train_csra.main(arguments)
 """
 SWITCHES = (
     *("--rand_augment", "2", "--ema_momentum", "0.9"),
@@ -37,35 +62,69 @@ SWITCHES = (
 )
 
 
+@pytest.mark.heavy
 class ResumeTest(tf.test.TestCase):
-    @pytest.mark.heavy
-    def test_a_killed_run_resumes_and_ends_the_same(self):
-        home = pathlib.Path(self.get_temp_dir())
-        scenes.write(home / "scenes", num_trainval=36, num_test=8)
-        flags = ["--data_dir", str(home / "scenes"), "--batch_size", "8"]
-        flags += ["--epochs", "3", "--devices", "one", *SWITCHES]
-        # The order in which threads add is free otherwise.
-        environment = {**os.environ, "TF_DETERMINISTIC_OPS": "1"}
+    def setUp(self):
+        super().setUp()
+        self.home = pathlib.Path(self.get_temp_dir())
+        scenes.write(self.home / "scenes", num_trainval=36, num_test=8)
 
-        def train(name, *more, program=("-m", "recipes.train_csra")):
-            command = [sys.executable, *program, *flags, *more]
-            command += ["--output_dir", str(home / name)]
-            return subprocess.run(command, env=environment).returncode
+    def command(self, name, *more, program=("-m", "recipes.train_csra")):
+        flags = ["--data_dir", str(self.home / "scenes"), "--batch_size", "8"]
+        flags += ["--epochs", "3", "--devices", "one", *SWITCHES, *more]
+        flags += ["--output_dir", str(self.home / name)]
+        return [sys.executable, *program, *flags]
 
-        self.assertEqual(train("whole"), 0)
-        kill = ("-c", textwrap.dedent(KILL))
-        self.assertEqual(train("killed", program=kill), -signal.SIGKILL)
-        self.assertFalse((home / "killed/card.json").exists())
-        checkpoints = list((home / "killed/checkpoints").iterdir())
-        self.assertEqual([path.name for path in checkpoints], ["epoch_0001"])
-        self.assertEqual(train("killed", "--resume"), 0)
+    def train(self, name, *more, **options):
+        return subprocess.run(self.command(name, *more, **options)).returncode
+
+    def checkpoints(self, name):
+        folders = (self.home / name / "checkpoints").glob("epoch_*")
+        return sorted(path.name for path in folders)
+
+    def check_equal(self, name):
+        """Compares a run with the one that was never killed, bit by bit."""
+        models = [
+            keras.saving.load_model(self.home / run / "model.keras")
+            for run in ("whole", name)
+        ]
+        for expected, weight in zip(*(m.weights for m in models), strict=True):
+            self.assertAllEqual(weight.numpy(), expected.numpy(), weight.path)
         first, second = (
-            np.load(home / name / "predictions.npz")["probabilities"]
-            for name in ("whole", "killed")
+            np.load(self.home / run / "predictions.npz")["probabilities"]
+            for run in ("whole", name)
         )
-        self.assertAllClose(first, second, atol=1e-5)
-        first, second = (
-            json.loads((home / name / "metrics.json").read_text())
-            for name in ("whole", "killed")
-        )
-        self.assertEqual(first, second)
+        self.assertAllEqual(first, second)
+        for file in ("metrics.json", "history.csv"):
+            texts = [
+                (self.home / r / file).read_text() for r in ("whole", name)
+            ]
+            self.assertEqual(*texts, file)
+
+    def test_a_run_killed_at_any_moment_ends_the_same(self):
+        begun = time.monotonic()
+        self.assertEqual(self.train("whole"), 0)
+        seconds = time.monotonic() - begun
+        for moment, there in (
+            ("in a step", ["epoch_0001"]),
+            ("in a checkpoint", ["epoch_0001", "epoch_0002.tmp"]),
+            ("after a checkpoint", ["epoch_0001", "epoch_0002"]),
+        ):
+            kill = ("-c", textwrap.dedent(KILL), moment)
+            status = self.train("killed", "--resume", program=kill)
+            self.assertEqual(status, -signal.SIGKILL)
+            self.assertEqual(self.checkpoints("killed"), there, moment)
+        rng = random.Random()  # others each time: no moment is special
+        for _ in range(2):
+            moment = rng.uniform(0.2, 1) * seconds
+            print(f"kill after {moment:.2f} of {seconds:.2f} seconds")
+            process = subprocess.Popen(self.command("killed", "--resume"))
+            try:
+                process.wait(timeout=moment)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+        self.assertEqual(self.train("killed", "--resume"), 0)
+        self.check_equal("killed")
+        card = json.loads((self.home / "killed/card.json").read_text())
+        self.assertIn("--resume", card["command"])

@@ -45,12 +45,16 @@ def training_batches(
     flip=True,
     resize=0,
     region_targets=False,
+    share=(0, 1),
 ):
     """Makes the batches of all epochs, one after the other.
 
     Every epoch has `steps_per_epoch(examples, batch_size)` whole batches; the
     examples that do not fill a batch are others in each epoch. One iterator
     serves all epochs: hand it to `fit` with `steps_per_epoch`.
+
+    Several workers that train together have the same batches as one alone:
+    each reads and decodes its share of every batch, and no other image.
 
     Args:
         examples: list of `Example`, at least `batch_size`; all of them with
@@ -72,11 +76,15 @@ def training_batches(
             gives the same pixels but for less than one of the file's at the
             edges.
         region_targets: bool. Whether to say which regions lie on an object.
+        share: `(index, count)`: which of how many workers this is. Of each
+            batch it gets the `batch_size // count` examples from
+            `index * batch_size // count` on.
 
     Returns:
         `tf.data.Dataset` of images, float32 `(batch_size, image_size,
         image_size, 3)`, RGB, 0 to 255, and targets, float32 `(batch_size,
-        num_classes)`: 1 present, 0 absent, -1 unknown.
+        num_classes)`: 1 present, 0 absent, -1 unknown. Of several workers a
+        batch has its share of `batch_size`.
 
         Where the examples have regions, a dict in place of the images:
         `"image"`, and `"regions"`, float32 `(batch_size, num_regions, 4)`:
@@ -94,11 +102,12 @@ def training_batches(
 
     Raises:
         ValueError: If there are fewer examples than a batch has; if some
-            examples have regions and some have not; if `resize` is less than
+            examples have regions and some have not; if the workers cannot
+            share a batch evenly; if `resize` is less than
             `image_size` or comes with a `crop_area` below 1; if there are
             regions and `rand_augment`, or no regions but `region_targets`.
     """
-    order = _order(examples, batch_size, epochs, seed, first_epoch)
+    order = _order(examples, batch_size, epochs, seed, first_epoch, share)
     columns = _columns(examples)
     has_regions = "regions" in columns
     if has_regions and rand_augment:
@@ -175,8 +184,8 @@ def training_batches(
         return inputs, targets
 
     dataset = order.map(load, num_parallel_calls=_num_cores())
-    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2)
-    return _without_autotune(dataset)
+    dataset = dataset.batch(batch_size // share[1], drop_remainder=True)
+    return _without_autotune(dataset.prefetch(2))
 
 
 def cached_batches(features, targets, batch_size, epochs, seed, first_epoch=0):
@@ -200,7 +209,7 @@ def cached_batches(features, targets, batch_size, epochs, seed, first_epoch=0):
     Raises:
         ValueError: If there are fewer examples than a batch has.
     """
-    order = _order(targets, batch_size, epochs, seed, first_epoch)
+    order = _order(targets, batch_size, epochs, seed, first_epoch, (0, 1))
     indices = order.map(lambda _, index: index)
     indices = indices.batch(batch_size, drop_remainder=True)
     return _rows(features, targets, indices)
@@ -345,15 +354,26 @@ def _rows(features, targets, indices):
     return _without_autotune(dataset)
 
 
-def _order(examples, batch_size, epochs, seed, first_epoch):
-    """Gives epoch and index of the examples, in whole batches an epoch."""
-    used = steps_per_epoch(examples, batch_size) * batch_size
+def _order(examples, batch_size, epochs, seed, first_epoch, share):
+    """Gives epoch and index of the examples, in whole batches an epoch.
+
+    Of each batch those of one worker only.
+    """
+    worker, num_workers = share
+    if batch_size % num_workers:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {num_workers} workers. "
+            f"Received: batch_size={batch_size}"
+        )
+    num_batches = steps_per_epoch(examples, batch_size)
 
     def indices(epoch):
         order = tf.random.experimental.stateless_shuffle(
             tf.range(len(examples), dtype="int64"), tf.stack([seed, epoch])
-        )[:used]
-        return tf.data.Dataset.from_tensor_slices(order).map(
+        )[: num_batches * batch_size]
+        shares = tf.reshape(order, (num_batches, num_workers, -1))
+        own = tf.reshape(shares[:, worker], (-1,))
+        return tf.data.Dataset.from_tensor_slices(own).map(
             lambda index: (epoch, index)
         )
 
