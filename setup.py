@@ -15,6 +15,7 @@ setup(
     ),
     package_data={
         "zoo": ["weights/*.weights.h5"],
+        "recipes": ["config/*"],
         "serving": ["config/*"],
     },
     # The ranges follow what the code relies on: TensorFlow and the serving

@@ -160,7 +160,7 @@ def train(
         **dataclasses.asdict(recipe),
         **({"regions": regions} if regions else {}),
     }
-    with clear_errors():
+    with clear_errors(), workers.named_if_lost():
         strategy = training.strategy(arguments.devices)
         if _has_ended(strategy, directory, identity, arguments.resume):
             print(f"The run in {directory} has ended: nothing is left to do.")
@@ -253,11 +253,12 @@ def _has_ended(strategy, directory, identity, resume):
     if "error" in chief:
         raise ValueError(chief["error"])
     if workers.count(strategy) > 1:
-        if other := runs.differences(chief["wanted"], wanted):
+        other = runs.differences(chief["wanted"], wanted)
+        if workers.total(strategy, np.array([bool(other)], "int32"))[0]:
             raise ValueError(
                 "All workers must train the same recipe on the same data. "
                 "Received, of the chief (then) and of worker "
-                f"{workers.index(strategy)} (now): {other}"
+                f"{workers.index(strategy)} (now): {other or 'no difference'}"
             )
     return chief["ended"]
 
