@@ -12,7 +12,7 @@ NUM_PICTURES = 8  # of either kind
 NOT_OF_THE_RECIPE = (
     *("method", "dataset", "data_dir", "data_sha256", "classes", "metrics"),
     *("num_training_images", "num_validation_images", "preprocessing"),
-    *("devices", "replicas", "versions", "commit", "command"),
+    *("devices", "workers", "replicas", "versions", "commit", "command"),
 )
 
 

@@ -32,6 +32,7 @@ MAY_USE = {
     "zoo.workers": (),
     "zoo.convert": ("zoo.backbones", "zoo.models", "zoo.runs"),
     "zoo.reports": ("zoo.metrics",),
+    "zoo.comparison": ("zoo.reports", "zoo.runs"),
     "zoo.pictures": ("zoo.metrics",),
     "zoo.html_report": ("zoo.reports",),
     "zoo.runs": (),
@@ -48,7 +49,7 @@ MAY_USE_TENSORFLOW = (
     "export",
     "serving",
 )
-SHARED = ("cli", "data", "report", "steps")  # among the recipes
+SHARED = ("cli", "compare", "data", "report", "steps")  # among the recipes
 TENSORFLOW = ("tensorflow", "tensorflow_serving")
 # File that imports TensorFlow elsewhere -> the reason.
 TENSORFLOW_EXCEPTIONS = {
@@ -211,7 +212,7 @@ class ImportsTest(parameterized.TestCase, tf.test.TestCase):
         (
             "recipes/train_fan.py",
             "from recipes.train_csra import Recipe",
-            "recipes share only cli, data, report, steps",
+            "recipes share only cli, compare, data, report, steps",
         ),
         (
             "recipes/train_fan.py",
