@@ -15,6 +15,7 @@ stands the table of `recipes/compare.py`, whose files are in
 """
 
 import argparse
+import os
 import pathlib
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ import time
 from recipes import cli, compare
 
 METHODS = ("csra", "fan", "order_free_rnn", "rarl", "rgnn")
-HERE = pathlib.Path(__file__).parent
+HERE = os.path.relpath(pathlib.Path(__file__).parent)
 LAST_LINES = 20  # of the log of a run that failed
 
 
@@ -99,7 +100,7 @@ def _commands(arguments):
     }
     return {
         arguments.output_dir / f"{name}-seed{seed}": [
-            *("python", str(HERE / f"{script}.py"), *flags, *shared),
+            *("python", os.path.join(HERE, f"{script}.py"), *flags, *shared),
             *("--seed", str(seed)),
         ]
         for seed in arguments.seeds
