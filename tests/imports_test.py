@@ -45,7 +45,7 @@ MAY_USE_TENSORFLOW = (
     "export",
     "serving",
 )
-SHARED = ("cli", "data", "report", "steps")  # among the recipes
+SHARED = ("cli", "data", "losses", "report", "steps")  # among the recipes
 TENSORFLOW = ("tensorflow", "tensorflow_serving")
 # File that imports TensorFlow elsewhere -> the reason.
 TENSORFLOW_EXCEPTIONS = {
@@ -208,7 +208,7 @@ class ImportsTest(parameterized.TestCase, tf.test.TestCase):
         (
             "recipes/train_fan.py",
             "from recipes.train_csra import Recipe",
-            "recipes share only cli, data, report, steps",
+            "recipes share only cli, data, losses, report, steps",
         ),
         (
             "recipes/train_fan.py",
