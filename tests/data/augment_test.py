@@ -139,7 +139,7 @@ class MixTest(parameterized.TestCase, tf.test.TestCase):
                 [1, 0, 0, 4, 4],  # nothing is left of it
                 [1, 2, 2, 2, 2],  # it stays as it is
                 [0, 0, 0, 0, 0],
-                [0.9, 0, 0, 0, 0],
+                [0.9, 1, 1, 3, 4],
             ]
         )
         expected = reference_mix(images, targets, kept, unknown)
