@@ -31,13 +31,8 @@ class AsymmetricLoss(MultiLabelLoss):
         unknown: as `MultiLabelLoss`.
         **kwargs: as `keras.losses.Loss`.
 
-    Call arguments:
-        y_true: as `zoo.losses.multi_label_loss.MultiLabelLoss`.
-        y_pred: likewise.
-
-    Returns:
-        Float scalar, the mean over the batch; or of shape `(batch,)` with
-        `reduction=None`.
+    Call arguments and what is returned: as
+    `zoo.losses.multi_label_loss.MultiLabelLoss`.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -24,13 +24,8 @@ class BalancedBinaryCrossentropy(MultiLabelLoss):
         unknown: str. What a target of -1 means, as in `BinaryCrossentropy`:
             `"absent"`, the same as 0, or `"ignore"`, in neither part.
 
-    Call arguments:
-        y_true: as `zoo.losses.multi_label_loss.MultiLabelLoss`.
-        y_pred: likewise.
-
-    Returns:
-        Float scalar, the mean over the batch; or of shape `(batch,)` with
-        `reduction=None`.
+    Call arguments and what is returned: as
+    `zoo.losses.multi_label_loss.MultiLabelLoss`.
 
     Raises:
         ValueError: If `unknown` is none of these.

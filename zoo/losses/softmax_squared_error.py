@@ -27,13 +27,8 @@ class SoftmaxSquaredError(MultiLabelLoss):
             `"absent"`, the same as 0, or `"ignore"`, left out of the softmax
             and of the sum.
 
-    Call arguments:
-        y_true: as `zoo.losses.multi_label_loss.MultiLabelLoss`.
-        y_pred: likewise, the scores before the softmax.
-
-    Returns:
-        Float scalar, the mean over the batch; or of shape `(batch,)` with
-        `reduction=None`.
+    Call arguments and what is returned: as
+    `zoo.losses.multi_label_loss.MultiLabelLoss`; the logits are the scores.
 
     Raises:
         ValueError: If `unknown` is none of these.
