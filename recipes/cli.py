@@ -54,6 +54,8 @@ RANGES = {  # of the recipe's numbers: least and most; NaN is in none
     "resize": (0, math.inf),
     "shift": (0, 0.9),
     "rand_augment": (0, math.inf),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
     "label_smoothing": (0, 0.9),
     "ema_momentum": (0, 0.99999),
     "validation_fraction": (0, 0.9),
@@ -136,11 +138,30 @@ class Recipe:
     rand_augment: int = field(
         0, "RandAugment: random operations on an image, often 2"
     )
+    mixup: float = field(
+        0.0,
+        "MixUp: images weighed by a draw from Beta(mixup, mixup), often 0.2; "
+        "0: none",
+    )
+    cutmix: float = field(
+        0.0,
+        "CutMix: a window from another image, its area by a draw from "
+        "Beta(cutmix, cutmix), often 1; with mixup, each for half of the "
+        "images; 0: none",
+    )
     unknown: typing.Literal["absent", "ignore"] = field(
         "absent", "what targets of -1 are in the loss"
     )
+    loss: typing.Literal[
+        "paper", "cross_entropy", "asymmetric", "focal", "class_balanced"
+    ] = field(
+        "paper",
+        "the method's own, or the cross-entropy; asymmetric where an image "
+        "has few of many classes, or labels are missing; focal where most "
+        "answers are easy; class_balanced where some classes are rare",
+    )
     label_smoothing: float = field(
-        0.0, "how far targets move to one half, in the loss"
+        0.0, "how far targets move to one half, in a cross-entropy"
     )
     ema_momentum: float = field(
         0.0,
@@ -182,6 +203,10 @@ class Recipe:
                 f"them must be off. Received: resize={self.resize}, "
                 f"crop_area={self.crop_area}"
             )
+        if self.loss in ("asymmetric", "focal"):
+            refuse_label_smoothing(self)
+        if self.batch_size == 1:
+            refuse_mixing(self, "a batch of one image has no other")
         patience = self.decay_epochs
         if self.schedule == "plateau" and (patience < 1 or patience % 1):
             raise ValueError(
@@ -199,12 +224,27 @@ def refuse_rand_augment(recipe):
         )
 
 
+def refuse_mixing(recipe, why):
+    """Refuses to mix images.
+
+    Args:
+        recipe: `Recipe`.
+        why: str, what stands against it.
+    """
+    if recipe.mixup or recipe.cutmix:
+        raise ValueError(
+            f"`mixup` and `cutmix` must be 0: {why}. "
+            f"Received: mixup={recipe.mixup}, cutmix={recipe.cutmix}"
+        )
+
+
 def refuse_label_smoothing(recipe):
-    """Refuses what is of the cross-entropy, for methods with another loss."""
+    """Refuses what is of the cross-entropy, for recipes of another loss."""
     if recipe.label_smoothing:
         raise ValueError(
-            "`label_smoothing` must be 0: the method has a loss of its own. "
-            f"Received: label_smoothing={recipe.label_smoothing}"
+            "`label_smoothing` must be 0: it is of the cross-entropy, which "
+            f"this loss is not. Received: loss={recipe.loss}, "
+            f"label_smoothing={recipe.label_smoothing}"
         )
 
 

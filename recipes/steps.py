@@ -15,9 +15,9 @@ import numpy as np
 from export import saved_model
 from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors
 from recipes.data import Data, read_data, with_regions
+from recipes.losses import make_loss
 from zoo import (
     checkpoints,
-    losses,
     metrics,
     pictures,
     reports,
@@ -287,10 +287,7 @@ def _compile(run, model, recipe, loss=None):
                 ),
                 _optimizer(recipe, "head", recipe.head_learning_rate, steps),
             ),
-            loss
-            or losses.BinaryCrossentropy(
-                unknown=recipe.unknown, label_smoothing=recipe.label_smoothing
-            ),
+            make_loss(recipe, run.data.training, loss),
             jit_compile=False,  # broken under MirroredStrategy
         )
 
@@ -322,8 +319,8 @@ def fit(
         batches: callable that takes the first epoch and gives what the model
             learns from; `None` for images and targets.
         watched_batches: the same for `run.watched`, one pass, in their order.
-        loss: `keras.losses.Loss` of targets and logits; `None` for the
-            cross-entropy.
+        loss: `keras.losses.Loss` of targets and logits, the paper's, where the
+            recipe names no other; `None` for the cross-entropy.
         relative: as `zoo.training.Validation`.
         choose: bool. `False` keeps the last epoch's weights in any case.
     """
@@ -406,6 +403,9 @@ def image_batches(run, recipe, first_epoch, region_targets=False):
         resize=recipe.resize,
         region_targets=region_targets,
         share=(workers.index(strategy), workers.count(strategy)),
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+        unknown=recipe.unknown,
     )
 
 

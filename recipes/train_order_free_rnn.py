@@ -77,6 +77,8 @@ class Recipe(cli.Recipe):
     def __post_init__(self):
         """Refuses numbers that no training could use."""
         super().__post_init__()
+        if self.order != "confidence":
+            cli.refuse_mixing(self, f'order="{self.order}" takes whole labels')
         changed = [
             name
             for name, plain in PLAIN_PIXELS.items()
@@ -94,6 +96,8 @@ PLAIN_PIXELS = {
     "crop_area": 1.0,
     "shift": 0.0,
     "rand_augment": 0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
     "flip": False,
 }
 PAPER = Recipe()

@@ -72,9 +72,11 @@ class Recipe(cli.Recipe):
     def __post_init__(self):
         """Refuses numbers that no training could use."""
         super().__post_init__()
-        cli.refuse_label_smoothing(self)
+        if self.loss == "paper":
+            cli.refuse_label_smoothing(self)
         if self.locations == "proposals":
             cli.refuse_rand_augment(self)
+            cli.refuse_mixing(self, "regions are of one image")
 
 
 VOC = Recipe()

@@ -55,6 +55,111 @@ class RandomWindowTest(tf.test.TestCase):
         self.assertAllEqual(augment.random_window(1.0, (0, 0)), (0, 0, 1, 1))
 
 
+def reference_mix(images, targets, kept, unknown):
+    """Zhang et al. (2018) and Yun et al. (2019), one pixel at a time."""
+    size = images.shape[1]
+    mixed, new_targets = np.zeros_like(images), np.zeros_like(targets)
+    for i, (weight, top, left, bottom, right) in enumerate(kept):
+        seen = 0.0
+        for y in range(size):
+            for x in range(size):
+                cut = top <= y < bottom and left <= x < right
+                own = 0.0 if cut else weight
+                seen += own / size**2
+                mixed[i, y, x] = own * images[i, y, x]
+                mixed[i, y, x] += (1 - own) * images[i - 1, y, x]
+        for k, parts in enumerate(zip(targets[i], targets[i - 1], strict=True)):
+            shares = (seen, 1 - seen)
+            if unknown == "ignore" and any(
+                share > 0 and part < 0
+                for share, part in zip(shares, parts, strict=True)
+            ):
+                new_targets[i, k] = -1
+                continue
+            new_targets[i, k] = sum(
+                share * max(part, 0)
+                for share, part in zip(shares, parts, strict=True)
+            )
+    return mixed, new_targets
+
+
+class MixTest(parameterized.TestCase, tf.test.TestCase):
+    def draws(self, count=400, size=20, **arguments):
+        draw = tf.function(
+            lambda i: augment.draw_mix(size, tf.stack([7, i]), **arguments)
+        )
+        return np.stack([draw(tf.constant(i)) for i in range(count)])
+
+    @parameterized.parameters(0.01, 0.2, 1.0, 5.0)
+    def test_weights_are_drawn_from_beta(self, alpha):
+        weights, *window = self.draws(mixup=alpha).T
+        self.assertAllEqual(window, np.zeros_like(window))
+        self.assertAllInRange(weights, 0, 1)
+        variance = 1 / (4 * (2 * alpha + 1))
+        error = np.sqrt(variance / 400)
+        self.assertAllClose(weights.mean(), 0.5, atol=4 * error)
+        self.assertAllClose(weights.var(), variance, rtol=0.2)
+
+    def test_windows_are_whole_pixels_of_the_drawn_area(self):
+        weights, top, left, bottom, right = self.draws(cutmix=1.0, size=50).T
+        self.assertAllEqual(weights, np.ones(400))
+        for start, end in ((top, bottom), (left, right)):
+            self.assertAllEqual(start, np.round(start))
+            self.assertAllInRange(start, 0, 50)
+            self.assertAllInRange(end, 0, 50)
+            # They reach all edges.
+            self.assertEqual((start.min(), end.max()), (0, 50))
+        height, width = bottom - top, right - left
+        self.assertAllInRange(height - width, -1, 1)  # rounding
+        share = 1 - height * width / 50**2
+        self.assertAllClose(share.mean(), 0.5, atol=0.06)
+        self.assertAllClose(share.var(), 1 / 12, rtol=0.2)
+
+    def test_half_of_the_images_get_either(self):
+        drawn = self.draws(mixup=0.5, cutmix=1.0)
+        is_cut = drawn[:, 0] == 1
+        self.assertAllEqual(drawn[~is_cut, 1:], np.zeros(((~is_cut).sum(), 4)))
+        self.assertBetween(is_cut.mean(), 0.4, 0.6)
+
+    def test_is_a_function_of_its_seed(self):
+        for alphas in ({"mixup": 0.5}, {"cutmix": 1.0}):
+            drawn = self.draws(20, **alphas)
+            self.assertAllEqual(drawn, self.draws(20, **alphas))
+            self.assertGreater(len(np.unique(drawn, axis=0)), 15)
+
+    @parameterized.parameters("absent", "ignore")
+    def test_matches_reference(self, unknown):
+        rng = np.random.default_rng(0)
+        images = rng.uniform(0, 255, (6, 4, 4, 3)).astype("float32")
+        targets = rng.integers(-1, 2, (6, 30)).astype("float32")
+        kept = np.float32(
+            [
+                [0.3, 0, 0, 0, 0],
+                [1, 0, 1, 2, 4],
+                [1, 0, 0, 4, 4],  # nothing is left of it
+                [1, 2, 2, 2, 2],  # it stays as it is
+                [0, 0, 0, 0, 0],
+                [0.9, 1, 1, 3, 4],
+            ]
+        )
+        expected = reference_mix(images, targets, kept, unknown)
+        found = augment.mix(images, targets, kept, unknown)
+        self.assertAllClose(found[0], expected[0], rtol=0, atol=1e-4)
+        self.assertAllClose(found[1], expected[1], rtol=0, atol=1e-6)
+        # Whole labels stay whole, so that they are told from mixed ones.
+        self.assertAllEqual(found[1] == 1, expected[1] > 1 - 1e-6)
+        if unknown == "ignore":
+            self.assertAllEqual(found[1][2], targets[1])
+            self.assertAllEqual(found[1][3], targets[3])
+
+    @parameterized.parameters((0.0, 0.0), (-1.0, 1.0))
+    def test_names_bad_numbers(self, mixup, cutmix):
+        with self.assertRaisesRegex(
+            ValueError, f"Received: mixup={mixup}, cutmix={cutmix}"
+        ):
+            augment.draw_mix(8, (0, 0), mixup, cutmix)
+
+
 class RandomFlipTest(tf.test.TestCase):
     def test_mirrors_half_of_the_images(self):
         image = np.random.default_rng(0).normal(size=(4, 6, 3))

@@ -91,6 +91,47 @@ class TrainingBatchesTest(tf.test.TestCase):
         difference = np.abs(changed - images(rand_augment=0))
         self.assertGreater((difference.max(axis=(2, 3, 4)) > 1).mean(), 0.5)
 
+    def test_mixes_images_and_targets_alike(self):
+        def batches(**arguments):
+            arguments = {"epochs": 2, **arguments}
+            made = list(self.make(**arguments).as_numpy_iterator())
+            return [np.stack(part) for part in zip(*made, strict=True)]
+
+        images, targets = batches()
+        before, targets_before = (
+            np.roll(part, 1, axis=1) for part in (images, targets)
+        )
+        grey, grey_before = (x.mean(axis=(2, 3, 4)) for x in (images, before))
+        mixed, found = batches(mixup=1.0, cutmix=1.0)
+        # What is seen of an image, by its brightness.
+        share = mixed.mean(axis=(2, 3, 4)) - grey_before
+        share = (share / (grey - grey_before))[..., None]
+        expected = share * targets + (1 - share) * targets_before
+        self.assertAllClose(found, expected, atol=1e-4)
+        self.assertGreater(np.std(share), 0.1)
+        has_window = mixed.std(axis=(2, 3, 4)) > 1  # two greys in one image
+        self.assertBetween(has_window.mean(), 0.2, 0.8)
+        # Made anew, as in a run that was resumed.
+        late, late_targets = batches(mixup=1.0, cutmix=1.0, first_epoch=1)
+        self.assertAllEqual(late, mixed[2:])
+        self.assertAllEqual(late_targets, found[2:])
+
+    def test_mixes_what_is_unknown_as_the_loss_takes_it(self):
+        made = examples(self.get_temp_dir(), 4)
+        made[2] = dataclasses.replace(made[2], targets=-np.ones(3, "float32"))
+        for unknown, num_unknown in (("absent", 0), ("ignore", 2)):
+            [(_, targets)] = pipeline.training_batches(
+                made, 16, 4, 1, 0, mixup=1.0, unknown=unknown
+            )
+            rows = np.all(targets == -1, axis=1)
+            self.assertEqual(rows.sum(), num_unknown)
+            self.assertAllInRange(targets[~rows], 0, 1)
+
+    def test_refuses_to_mix_what_it_cannot(self):
+        made = examples(self.get_temp_dir(), 2)
+        with self.assertRaisesRegex(ValueError, "cutmix=0.0, batch_size=1"):
+            pipeline.training_batches(made, 16, 1, 1, 0, mixup=0.2)
+
     def test_crops_and_flips(self):
         gradient = np.tile(np.arange(0, 240, 8, "uint8")[None, :, None], 3)
         gradient = np.tile(gradient, (20, 1, 1))
@@ -375,6 +416,8 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
         made = rectangles(self.get_temp_dir())
         with self.assertRaisesRegex(ValueError, "Received: rand_augment=2"):
             pipeline.training_batches(made, 16, 4, 1, 0, rand_augment=2)
+        with self.assertRaisesRegex(ValueError, "Received: mixup=0.0, cutmix"):
+            pipeline.training_batches(made, 16, 4, 1, 0, cutmix=1.0)
 
     def test_refuses_targets_of_no_regions(self):
         made = examples(self.get_temp_dir())

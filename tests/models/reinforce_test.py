@@ -129,6 +129,17 @@ class HitRateTest(tf.test.TestCase):
         found = hit_rate(y, ops.zeros((4, 3)))
         self.assertAllEqual(found, [1, 0, 0.5, 1])
 
+    def test_labels_of_mixed_images_count_by_their_targets(self):
+        y = ops.array([[0.7, 0.3, 0.0, -1.0], [0.2, 0.0, 0.0, 0.0]])
+        for scores, expected in (
+            ([4, 3, 2, 1], [1, 1]),
+            ([4, 1, 3, 2], [0.7, 1]),
+            ([1, 3, 4, 2], [0.3, 0]),
+            ([1, 2, 3, 4], [0, 0]),
+        ):
+            found = hit_rate(y, ops.array([scores, scores], "float32"))
+            self.assertAllClose(found, expected)
+
     def test_each_episode_has_its_own(self):
         outputs, y = outputs_and_targets()
         found = hit_rate(ops.array(y)[:, None], ops.array(outputs["scores"]))

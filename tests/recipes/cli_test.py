@@ -31,7 +31,7 @@ TRAINERS = (
 )
 REFUSED = {  # fields that a recipe shares and does not take
     train_rarl: ("label_smoothing",),
-    train_rgnn: ("label_smoothing", "rand_augment"),
+    train_rgnn: ("label_smoothing", "rand_augment", "mixup", "cutmix"),
 }
 
 
@@ -68,7 +68,10 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                 "shift": 0.0,
                 "flip": True,
                 "rand_augment": 0,
+                "mixup": 0.0,
+                "cutmix": 0.0,
                 "unknown": "absent",
+                "loss": "paper",
                 "label_smoothing": 0.0,
                 "ema_momentum": 0.0,
                 "precision": "float32",
@@ -191,11 +194,58 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
             "a whole number",
         ),
         ("--schedule constant", "`warmup_epochs` must be 0"),
+        ("--loss hinge", "class_balanced"),
+        ("--mixup -0.1", "`mixup` must be from 0"),
+        ("--cutmix 1e9", "`cutmix` must be from 0 to 100"),
+        (
+            "--cutmix 1 --batch_size 1",
+            "no other. Received: mixup=0.0, cutmix=1",
+        ),
+        (
+            "--loss focal --label_smoothing 0.1",
+            "Received: loss=focal, label_smoothing=0.1",
+        ),
+        (
+            "--loss asymmetric --label_smoothing 0.1",
+            "Received: loss=asymmetric, label_smoothing=0.1",
+        ),
     )
     def test_names_a_bad_flag_and_what_exists(self, flags, message):
         _, err, code = run(train_csra.main, *flags.split())
         self.assertEqual(code, 2)
         self.assertIn(message, err.splitlines()[-1])
+
+    @parameterized.parameters(
+        (train_rarl, "--label_smoothing 0.1", "loss=paper"),
+        (train_rgnn, "--label_smoothing 0.1", "loss=paper"),
+        (train_rgnn, "--mixup 0.2", "regions are of one image"),
+        (
+            train_rarl,
+            "--locations proposals --cutmix 1",
+            "regions are of one image",
+        ),
+        (
+            train_order_free_rnn,
+            "--order rare --mixup 0.2",
+            'order="rare" takes whole labels',
+        ),
+        (
+            train_order_free_rnn,
+            "--cache_features --flip false --shift 0 --cutmix 1",
+            "`cache_features` needs the same pixels in every epoch. "
+            "Received: cutmix=1.0",
+        ),
+    )
+    def test_names_what_does_not_go_together(self, module, flags, message):
+        _, err, code = run(module.main, *flags.split())
+        self.assertEqual(code, 2)
+        self.assertIn(message, err.splitlines()[-1])
+
+    @parameterized.parameters(train_rarl, train_rgnn)
+    def test_a_cross_entropy_may_be_smoothed(self, module):
+        flags = ["--loss", "cross_entropy", "--label_smoothing", "0.1"]
+        _, recipe = cli.parse("", module.RECIPES, flags)
+        self.assertEqual(recipe.label_smoothing, 0.1)
 
     @parameterized.parameters(*TRAINERS, evaluate, predict)
     def test_help(self, module):

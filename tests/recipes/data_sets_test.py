@@ -200,6 +200,7 @@ class SwitchesTest(tf.test.TestCase):
             *(train_baseline.main, "--data_dir", home / "scenes", *SHORT),
             *("--rand_augment", 2, "--label_smoothing", 0.1),
             *("--ema_momentum", 0.9, "--precision", precision),
+            *("--mixup", 0.2, "--cutmix", 1, "--loss", "class_balanced"),
             *("--output_dir", home / "run"),
         )
         self.assertEqual(code, 0, err)

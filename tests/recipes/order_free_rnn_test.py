@@ -159,6 +159,7 @@ class RunTest(tf.test.TestCase):
             directory,
             *("--order", "rare", "--precision", "mixed_bfloat16"),
             *("--attention", "false", "--cache_features", "--beam_width", 1),
+            *("--loss", "class_balanced", "--label_smoothing", 0.1),
         )
         self.assertEqual(code, 0, err)
         self.assertNotAllClose(

@@ -132,9 +132,12 @@ class RunTest(tf.test.TestCase):
         )
 
     def test_looks_elsewhere(self):
-        for locations in ("random", "proposals"):
+        mixed = ("--cutmix", 1, "--loss", "asymmetric")
+        for locations, flags in (("random", mixed), ("proposals", ())):
             directory = self.home / locations
-            _, err, code = self.train(directory, "--locations", locations)
+            _, err, code = self.train(
+                directory, "--locations", locations, *flags
+            )
             self.assertEqual(code, 0, err)
             model = keras.saving.load_model(directory / "model.keras")
             self.assertEqual(

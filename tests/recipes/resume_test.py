@@ -58,6 +58,7 @@ KILL = """
 """
 SWITCHES = (
     *("--rand_augment", "2", "--ema_momentum", "0.9"),
+    *("--mixup", "0.4", "--cutmix", "1"),
     *("--label_smoothing", "0.1", "--precision", "mixed_bfloat16"),
 )
 

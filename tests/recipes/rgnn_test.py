@@ -197,7 +197,7 @@ class RunTest(tf.test.TestCase):
         out, err, code = self.train(
             self.home / "no_boxes",
             *("--dataset", "manifest", "--gate", "feature"),
-            *("--training_regions", "proposals"),
+            *("--training_regions", "proposals", "--loss", "focal"),
             data_dir=manifest,
         )
         self.assertEqual(code, 0, err)

@@ -157,6 +157,114 @@ def _area(corners):
     return tf.reduce_prod(lower_right - upper_left, axis=1, keepdims=True)
 
 
+def draw_mix(size, seed, mixup=0.0, cutmix=0.0):
+    """Draws what an image keeps of itself when `mix` mixes it with another.
+
+    Formula, from Zhang et al. (2018), MixUp, https://arxiv.org/abs/1710.09412,
+    and Yun et al. (2019), CutMix, https://arxiv.org/abs/1905.04899, eqs. (1)
+    and (2), where MixUp weighs all pixels by `share`, and CutMix fills a window
+    whose sides are a part of the image's:
+
+        share ~ Beta(alpha, alpha),  side = sqrt(1 - share)
+
+    The window lies inside of the image and on whole pixels. (`keras.layers`
+    has both, too. Its draws do not follow from a seed of the image, and the
+    weights of its `CutMix` are not those of the pixels in the window.)
+
+    Args:
+        size: int. Height and width of the image, in pixels.
+        seed: int32 tensor `(2,)`.
+        mixup: float, at least 0. MixUp's alpha: 1 for all shares alike, towards
+            0 for shares near 0 and 1; 0 for CutMix alone.
+        cutmix: float, at least 0. CutMix's alpha; 0 for MixUp alone. With
+            both, each is drawn for half of the images.
+
+    Returns:
+        float32 tensor `(5,)`: the image's weight outside of a window, and the
+        window, in which it has none: ymin xmin ymax xmax, in whole pixels.
+
+    Raises:
+        ValueError: If both are 0, or one is negative.
+    """
+    if min(mixup, cutmix) < 0 or mixup == cutmix == 0:
+        raise ValueError(
+            "`mixup` and `cutmix` must be at least 0, and one of them above. "
+            f"Received: mixup={mixup}, cutmix={cutmix}"
+        )
+    seeds = tf.random.split(seed, 4)
+
+    def weigh():
+        return tf.concat([[_beta(mixup, seeds[0])], tf.zeros(4)], axis=0)
+
+    def cut():
+        side = tf.sqrt(1 - _beta(cutmix, seeds[1]))
+        window = tf.round(random_window(side, seeds[2]) * size)
+        return tf.concat([[1.0], window], axis=0)
+
+    if not cutmix:
+        return weigh()
+    if not mixup:
+        return cut()
+    is_cut = tf.random.stateless_uniform((), seeds[3]) < 0.5
+    return tf.cond(is_cut, cut, weigh)
+
+
+def _beta(alpha, seed):
+    """Draws from Beta(alpha, alpha), by the logarithms of two gamma draws.
+
+    For a small alpha the draws themselves would often be 0 both. A draw for
+    alpha is one for `alpha + 1`, times a uniform one to `1 / alpha`.
+    """
+    seeds = tf.random.split(seed)
+    gammas = tf.random.stateless_gamma((2,), seeds[0], alpha + 1.0)
+    uniforms = 1 - tf.random.stateless_uniform((2,), seeds[1])  # above 0
+    logarithms = tf.math.log(gammas) + tf.math.log(uniforms) / alpha
+    return tf.sigmoid(logarithms[0] - logarithms[1])
+
+
+def mix(images, targets, kept, unknown="absent"):
+    """Mixes each image of a batch, and its targets, with the one before it.
+
+    The first is mixed with the last. The order of a batch is random, and so
+    is who meets whom.
+
+    Args:
+        images: float32 tensor of shape `(batch, height, width, channels)`,
+            with known height and width.
+        targets: float32 tensor of shape `(batch, num_classes)`: 1 present, 0
+            absent, -1 unknown.
+        kept: float32 tensor of shape `(batch, 5)`, of `draw_mix`.
+        unknown: str. What a target of -1 is in the mix. `"absent"`: 0.
+            `"ignore"`: unknown, whatever it is mixed with, unless nothing of
+            its image is left.
+
+    Returns:
+        Tensors of the shapes of images and targets. A target is the mean of
+        the two images' targets, weighed by what is seen of the images.
+    """
+    height, width, channels = images.shape[1:]
+    weight, top, left, bottom, right = tf.split(kept, 5, axis=1)  # (B, 1)
+    # Channels beside columns: broadcasting over three of them is slow.
+    y, x = tf.range(float(height)), tf.repeat(tf.range(float(width)), channels)
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    in_window = rows[:, :, None] & columns[:, None, :]  # (B, H, W * C)
+    weights = tf.where(in_window, 0.0, weight[:, :, None])
+    pixels = tf.reshape(images, (-1, height, width * channels))
+    before = tf.roll(pixels, 1, axis=0)
+    pixels = before + weights * (pixels - before)
+    images = tf.reshape(pixels, (-1, height, width, channels))
+
+    # Whole pixels are counted exactly.
+    cut = (bottom - top) * (right - left) / (height * width)
+    share = weight * (1 - cut)
+    if unknown == "absent":
+        targets = tf.maximum(targets, 0)
+    before = tf.roll(targets, 1, axis=0)
+    mixed = before + share * (targets - before)
+    is_unknown = ((targets < 0) & (share > 0)) | ((before < 0) & (share < 1))
+    return images, tf.where(is_unknown, -1.0, mixed)
+
+
 class RandAugment:
     """Changes an image by a few of eleven operations, drawn for each image.
 

@@ -3,7 +3,7 @@
 The order of operations stands here once:
 
     training     shuffle indices -> read -> crop, decode -> resize -> shift
-                 -> RandAugment -> flip -> batch -> prefetch
+                 -> RandAugment -> flip -> batch -> mix -> prefetch
     cached       shuffle indices -> batch -> read features -> prefetch
     evaluation   read -> decode -> resize -> batch -> prefetch
 
@@ -45,6 +45,9 @@ def training_batches(
     flip=True,
     resize=0,
     region_targets=False,
+    mixup=0.0,
+    cutmix=0.0,
+    unknown="absent",
     share=(0, 1),
 ):
     """Makes the batches of all epochs, one after the other.
@@ -76,6 +79,12 @@ def training_batches(
             gives the same pixels but for less than one of the file's at the
             edges.
         region_targets: bool. Whether to say which regions lie on an object.
+        mixup: float, at least 0. Of `augment.draw_mix`, as `cutmix`; then each
+            image of a batch is mixed with the one before it, the first with
+            the last, of several workers within each one's share. With `mixup`
+            and `cutmix` 0 none is.
+        cutmix: float, at least 0.
+        unknown: str. What targets of -1 are to `augment.mix`.
         share: `(index, count)`: which of how many workers this is. Of each
             batch it gets the `batch_size // count` examples from
             `index * batch_size // count` on.
@@ -83,8 +92,9 @@ def training_batches(
     Returns:
         `tf.data.Dataset` of images, float32 `(batch_size, image_size,
         image_size, 3)`, RGB, 0 to 255, and targets, float32 `(batch_size,
-        num_classes)`: 1 present, 0 absent, -1 unknown. Of several workers a
-        batch has its share of `batch_size`.
+        num_classes)`: 1 present, 0 absent, -1 unknown; of mixed images also
+        what lies between 0 and 1. Of several workers a batch has its share of
+        `batch_size`.
 
         Where the examples have regions, a dict in place of the images:
         `"image"`, and `"regions"`, float32 `(batch_size, num_regions, 4)`:
@@ -105,7 +115,8 @@ def training_batches(
             examples have regions and some have not; if the workers cannot
             share a batch evenly; if `resize` is less than
             `image_size` or comes with a `crop_area` below 1; if there are
-            regions and `rand_augment`, or no regions but `region_targets`.
+            regions and `rand_augment`, `mixup` or `cutmix`, or no regions but
+            `region_targets`; if a batch of one image is to be mixed.
     """
     order = _order(examples, batch_size, epochs, seed, first_epoch, share)
     columns = _columns(examples)
@@ -115,6 +126,13 @@ def training_batches(
             "`rand_augment` must be 0 where the examples have regions: some "
             "of its operations move pixels away from them. "
             f"Received: rand_augment={rand_augment}"
+        )
+    mixed = mixup > 0 or cutmix > 0
+    if mixed and (has_regions or batch_size // share[1] < 2):
+        raise ValueError(
+            "`mixup` and `cutmix` must be 0 where the examples have regions, "
+            "which are of one image, and in batches of one. Received: "
+            f"mixup={mixup}, cutmix={cutmix}, batch_size={batch_size}"
         )
     if region_targets:
         if not has_regions:
@@ -151,9 +169,11 @@ def training_batches(
 
     def load(epoch, index):
         row = read(index)
-        # A picture has four seeds: of its crop, shift, flip and operations.
+        # A picture has five seeds: of its crop, shift, flip and operations,
+        # and of what it keeps of itself in a mix.
         seed_of_image = tf.random.fold_in(tf.stack([seed, epoch]), index)
         seeds = tf.random.split(seed_of_image, 4)
+        seed_of_mix = tf.random.fold_in(seed_of_image, 4)
         image_bytes = tf.io.read_file(row["path"])
         crop, views = row["crop"], []
         if cropped:
@@ -181,10 +201,18 @@ def training_batches(
             is_region = tf.reduce_any(regions > 0, axis=1)
             known = tf.where(is_region, row["region_targets"], -1)
             targets = {"targets": targets, "region_targets": known}
+        if mixed:
+            kept = augment.draw_mix(image_size, seed_of_mix, mixup, cutmix)
+            return inputs, targets, kept
         return inputs, targets
+
+    def mix(images, targets, kept):
+        return augment.mix(images, targets, kept, unknown)
 
     dataset = order.map(load, num_parallel_calls=_num_cores())
     dataset = dataset.batch(batch_size // share[1], drop_remainder=True)
+    if mixed:
+        dataset = dataset.map(mix)
     return _without_autotune(dataset.prefetch(2))
 
 

@@ -17,7 +17,7 @@ class Reinforce(Learner):
     https://arxiv.org/abs/1406.6247; for an image with labels `g`, `n` of them,
     and the `n` classes of the highest scores, `p`:
 
-        R          = |g and p| / n
+        R          = |g and p| / n, see `hit_rate`
         L_policy   = -sum_t (R - b[t]) log Normal(l[t]; m[t], deviation)
         L_baseline = mean_t (R - b[t])^2
         loss       = L_classes + policy_weight * L_policy + L_baseline
@@ -84,11 +84,12 @@ def hit_rate(targets, scores):
     """Gives the share of an image's labels that have its highest scores.
 
     Formula: eq. (5) of the paper, see `Reinforce`. Of equal scores, those of
-    the first classes are higher.
+    the first classes are higher. The labels of mixed images, between 0 and 1,
+    count by their targets, in |g and p| and in |g|, which is n otherwise.
 
     Args:
-        targets: tensor of shape `(..., num_classes)`: 1 present, 0 absent, -1
-            unknown, which counts as absent.
+        targets: tensor of shape `(..., num_classes)`: 1 present, 0 absent,
+            between them for mixed images, -1 unknown, which counts as absent.
         scores: float tensor of a shape to which that of `targets` broadcasts.
 
     Returns:
@@ -102,9 +103,10 @@ def hit_rate(targets, scores):
     >>> hit_rate(targets, scores).numpy().tolist()
     [0.5, 0.0]
     """
-    present = ops.cast(targets > 0, "float32")
-    num_labels = ops.sum(present, axis=-1, keepdims=True)
+    present = ops.cast(ops.maximum(targets, 0), "float32")
+    num_labels = ops.sum(ops.sign(present), axis=-1, keepdims=True)
     ranks = ops.argsort(ops.argsort(-scores, axis=-1), axis=-1)
     chosen = ops.cast(ops.cast(ranks, "float32") < num_labels, "float32")
     hits = ops.sum(chosen * present, axis=-1)
-    return hits / ops.maximum(num_labels[..., 0], 1)
+    total = ops.sum(present, axis=-1)
+    return hits / ops.where(total > 0, total, 1)
