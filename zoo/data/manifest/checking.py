@@ -277,8 +277,8 @@ def copies(locations: Sequence[tuple]) -> list[list[tuple]]:
     >>> paths = [os.path.join(folder.name, name) for name in "abc"]
     >>> for path, text in zip(paths, ("same", "else", "same")):
     ...     _ = pathlib.Path(path).write_text(text)
-    >>> groups = copies([(path, None) for path in paths])
-    Comparing the 3 images that have another's size
+    >>> groups = copies([(x, None) for x in paths])  # doctest: +ELLIPSIS
+    Comparing the 3 images that have another's size...
     >>> groups == [[(paths[0], None), (paths[2], None)]]
     True
     >>> folder.cleanup()
