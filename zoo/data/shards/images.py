@@ -32,8 +32,11 @@ def fitted(image_bytes, largest_side=None):
     (10, 15)
     """
     with tf.device("CPU"):  # not worth the way to a GPU and back
-        sides = _whole(image_bytes)[0].numpy()
-        if largest_side is None or sides.max() <= largest_side:
+        sides = None
+        if largest_side is not None:
+            sides = _shape(image_bytes).numpy()
+        if sides is None or sides.max() <= largest_side:
+            _read_all(image_bytes)
             return image_bytes, None
         image = Image.fromarray(_decode(image_bytes).numpy())
     sides = np.maximum(np.round(sides * (largest_side / sides.max())), 1)
@@ -50,11 +53,11 @@ def fitted(image_bytes, largest_side=None):
 # As graphs, since threads then hardly wait for Python's lock.
 _BYTES = [tf.TensorSpec((), "string")]
 _decode = tf.function(preprocess.decode, input_signature=_BYTES)
+_shape = tf.function(preprocess.image_shape, input_signature=_BYTES)
 
 
 @tf.function(input_signature=_BYTES)
-def _whole(image_bytes):
-    """Gives height and width of an image of which all data was read."""
-    image = preprocess.decode(image_bytes, ratio=8)
+def _read_all(image_bytes):
+    """Reads all data of an image, at the cost of an eighth of its size."""
     # Something of the image must be used, or it would not be decoded.
-    return preprocess.image_shape(image_bytes), tf.shape(image)
+    return tf.shape(preprocess.decode(image_bytes, ratio=8))
