@@ -744,6 +744,10 @@ class WriteTest(ShardsTestCase):
             self.write_voc(files, **options)
         self.assertFalse(self.directory.exists())
 
+    def test_refuses_nothing(self):
+        with self.assertRaisesRegex(ValueError, r"Received: \['x'\]"):
+            shards.write(self.directory, "any", {"x": Dataset([], ("a",))})
+
     def test_refuses_other_classes(self):
         data = Dataset([example_without_image()], ("a", "b"))
         other = dataclasses.replace(data, classes=("b", "a"))

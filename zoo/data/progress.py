@@ -30,10 +30,10 @@ class Progress:
         self.done = 0
         self._lock = threading.Lock()
         self._printed = time.monotonic()
-        is_terminal = sys.stdout.isatty()
-        self._bar = (
-            keras.utils.Progbar(total, unit_name=unit) if is_terminal else None
-        )
+        self._bar = None
+        if sys.stdout.isatty():
+            # Keras' bar cannot be of nothing.
+            self._bar = keras.utils.Progbar(max(total, 1), unit_name=unit)
 
     def add(self, amount=1):
         """Counts what is done, and shows it.

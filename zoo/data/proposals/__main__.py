@@ -14,13 +14,8 @@ import numpy as np
 
 from zoo.data import boxes, proposals, sources
 
-DATASETS = (
-    "scenes",
-    "voc2007",
-    "voc2012",
-    "coco2014",
-    "manifest",
-)  # with boxes
+# With boxes.
+DATASETS = ("scenes", "voc2007", "voc2012", "coco2014", "manifest")
 NUM_REGIONS = (10, 100, 1000)
 IOUS = (0.5, 0.7)
 

@@ -37,9 +37,9 @@ def serialize(example, image_bytes, image_file, size):
         ("crop", example.crop),
         ("regions", example.regions),
     ):
+        # A list that is there and empty is something else than none.
         if values is not None:
-            floats = np.ravel(values)
-            features[name].float_list.value.extend(floats)
+            features[name].float_list.value.extend(np.ravel(values))
     for name, values in (
         ("box_classes", example.box_classes),
         ("box_difficult", example.box_difficult),
@@ -47,9 +47,6 @@ def serialize(example, image_bytes, image_file, size):
     ):
         if values is not None:
             features[name].int64_list.value.extend(map(int, values))
-    # No regions at all are something else than regions of an unknown kind.
-    if example.regions is not None:
-        features["regions"].float_list.SetInParent()
     return record.SerializeToString(deterministic=True)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -55,8 +56,8 @@ def write(
         FileExistsError: If the folder holds finished shards or other files.
         OSError: If the disk has too little room, or fails.
         ValueError: If an argument is out of its range; if the folder holds
-            shards of other data or options; or if no image of a split can be
-            decoded.
+            shards of other data or options; or if a split has no image that
+            can be decoded.
 
     Example:
 
@@ -73,6 +74,8 @@ def write(
             "`shard_megabytes` must be above 0. "
             f"Received: shard_megabytes={shard_megabytes}"
         )
+    if empty := [name for name, data in splits.items() if not data.examples]:
+        raise ValueError(f"All splits must have examples. Received: {empty}")
     if len({data.classes for data in splits.values()}) != 1:
         raise ValueError(
             "All splits must have the same classes. Received: "
@@ -151,8 +154,8 @@ def _names(examples):
 
 def _parts(split, pairs, num_bytes, shard_bytes):
     """Shares out examples, about as many to each shard; names the shards."""
-    num_shards = min(max(1, -(-num_bytes // shard_bytes)), len(pairs))
-    num_shards = int(num_shards)
+    wanted = math.ceil(num_bytes / shard_bytes)
+    num_shards = min(max(1, wanted), len(pairs))
     ends = [i * len(pairs) // num_shards for i in range(num_shards + 1)]
     return {
         f"{split}-{i:05}-of-{num_shards:05}.tfrecord": pairs[
