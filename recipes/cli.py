@@ -363,7 +363,8 @@ def parse(description, recipes, argv=None):
     parser.add_argument(
         "--data_dir",
         type=pathlib.Path,
-        help="folder of the data set; of --dataset manifest the CSV or JSON "
+        help="folder of the data set, or of its shards, see `python -m "
+        "zoo.data.shards`; of --dataset manifest the CSV or JSON "
         "Lines file, or the folder with one folder a class; scenes has a cache "
         "folder of its own",
     )

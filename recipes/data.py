@@ -1,86 +1,12 @@
 """Data sets by name, and what a run does with their images."""
 
 import dataclasses
-import functools
 import sys
-import typing
 
 import numpy as np
 
-from zoo.data import (
-    coco,
-    manifest,
-    nus_wide,
-    pipeline,
-    proposals,
-    scenes,
-    voc,
-    wider,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set by name: how to read it, and which split is for what."""
-
-    read: typing.Callable  # (root, split) -> zoo.data.Dataset
-    train_split: str
-    test_split: str | None  # None: there is none, or not with its labels
-    validation_split: str | None = None  # None: a part of train_split
-    needs_data_dir: bool = True
-    # Other splits with images of train_split: what they measure is training.
-    overlapping: tuple[str, ...] = ()
-    own: bool = False  # the user's: its splits and classes stand in its files
-    images: str | None = None  # which ones, where data sets share them
-    leaves_out_missing: bool = False  # images that have no file
-
-    def found_in(self, data_dir):
-        """Gives the source with only those splits that own data has."""
-        if not self.own:
-            return self
-        there = manifest.splits(data_dir)
-        return dataclasses.replace(
-            self,
-            validation_split="val" if "val" in there else None,
-            test_split="test" if "test" in there else None,
-        )
-
-
-_nus_wide = functools.partial(
-    Source,
-    train_split="train",
-    test_split="test",
-    images="nus_wide",
-    leaves_out_missing=True,
-)
-
-DATASETS = {
-    "scenes": Source(scenes.read, "trainval", "test", needs_data_dir=False),
-    "voc2007": Source(
-        lambda root, split: voc.read(root, split, year=2007),
-        "trainval",
-        "test",
-        overlapping=("train", "val"),
-    ),
-    "voc2012": Source(
-        lambda root, split: voc.read(root, split, year=2012),
-        "trainval",
-        None,
-        overlapping=("train", "val"),
-    ),
-    "coco2014": Source(coco.read, "train2014", "val2014"),
-    "wider": Source(
-        wider.read, "trainval", "test", overlapping=("train", "val")
-    ),
-    "nus_wide": _nus_wide(nus_wide.read),
-    "nus_wide_with_unlabelled": _nus_wide(
-        functools.partial(nus_wide.read, keep_unlabelled=True)
-    ),
-    "nus_wide_150k": _nus_wide(
-        functools.partial(nus_wide.read, protocol="seed_split")
-    ),
-    "manifest": Source(manifest.read, "train", "test", "val", own=True),
-}
+from zoo.data import manifest, pipeline, proposals, shards, sources
+from zoo.data.sources import DATASETS as DATASETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +41,13 @@ def read_data(dataset, data_dir, validation_fraction):
         FileNotFoundError: If a file of the data set is missing.
         ValueError: If one of them cannot be used.
     """
-    source = DATASETS[dataset].found_in(data_dir)
-    if source.own:
+    source = sources.find(dataset, data_dir)
+    if source.own and not shards.are_in(data_dir):
         print(manifest.check(data_dir, decode=False), flush=True)
     split = source.read(data_dir, source.train_split)
     examples = _readable(split.examples, source.train_split)
     if source.validation_split:
-        validation_split = read_test(dataset, data_dir, source.validation_split)
+        validation_split = read_test(source, data_dir, source.validation_split)
         training_examples, validation = examples, validation_split.examples
     else:
         training_examples, validation = _hold_out(
@@ -129,7 +55,7 @@ def read_data(dataset, data_dir, validation_fraction):
         )
     num_missing = 0
     if source.test_split:
-        test_split = read_test(dataset, data_dir, source.test_split)
+        test_split = read_test(source, data_dir, source.test_split)
         test, num_missing = test_split.examples, test_split.num_missing
         test_name = name_of(dataset, source.test_split, test_split)
     elif validation:
@@ -209,7 +135,10 @@ def served_regions(settings, model):
 
 def _readable(examples, name):
     """Names the examples whose image cannot be read, and leaves them out."""
-    print(f"Checking that the {len(examples)} images of {name} can be read.")
+    if any(example.span is None for example in examples):
+        print(
+            f"Checking that the {len(examples)} images of {name} can be read."
+        )
     bad = pipeline.unreadable(examples)
     if bad:
         print(
@@ -224,27 +153,27 @@ def _readable(examples, name):
 
 def _hold_out(examples, fraction, look_for_copies):
     """Shares out the images; an image may have several examples, and copies."""
-    paths = list(dict.fromkeys(example.image_path for example in examples))
+    locations = list(dict.fromkeys(example.location for example in examples))
     first = {}
     if look_for_copies and fraction:
-        for group in manifest.copies(paths):
+        for group in manifest.copies(locations):
             first |= dict.fromkeys(group, group[0])
-    images = list(dict.fromkeys(first.get(path, path) for path in paths))
+    images = list(dict.fromkeys(first.get(x, x) for x in locations))
     order = np.random.default_rng(0).permutation(len(images))
     held_out = {images[i] for i in order[: round(fraction * len(images))]}
     training_examples, validation = [], []
     for example in examples:
-        image = first.get(example.image_path, example.image_path)
+        image = first.get(example.location, example.location)
         part = validation if image in held_out else training_examples
         part.append(example)
     return training_examples, validation
 
 
-def read_test(dataset, data_dir, split, classes=None):
+def read_test(source, data_dir, split, classes=None):
     """Reads a split to evaluate on; an unreadable image is an error.
 
     Args:
-        dataset: str, a key of `DATASETS`.
+        source: `Source`, as `zoo.data.sources.find` gives it.
         data_dir: path or `None`.
         split: str.
         classes: sequence of str or `None`. Those of a trained model: own data
@@ -257,7 +186,6 @@ def read_test(dataset, data_dir, split, classes=None):
         FileNotFoundError: If a file of the data set is missing.
         ValueError: If one of them cannot be used.
     """
-    source = DATASETS[dataset]
     if source.own and classes is not None:
         data = source.read(data_dir, split, classes=classes)
     else:

@@ -49,6 +49,7 @@ from recipes.data import (
 )
 from zoo import reports, runs, training
 from zoo.data import pipeline, proposals, voc
+from zoo.data.sources import find
 from zoo.models import add_max_pooling
 from zoo.models.order_free_rnn import with_beam_width
 from zoo.models.rarl_views import ten_views
@@ -74,20 +75,19 @@ def main(argv=None):
                 f"{arguments.runs[0]} was converted, not trained here, so it "
                 "needs --dataset"
             )
-        source = DATASETS[dataset]
         data_dir = arguments.data_dir or (
             card["data_dir"] if dataset == card["dataset"] else None
         )
-        if source.needs_data_dir and data_dir is None:
+        if DATASETS[dataset].needs_data_dir and data_dir is None:
             parser.error(f"--dataset {dataset} needs --data_dir")
-        source = source.found_in(data_dir)
+        source = find(dataset, data_dir)
         split = (
             arguments.split
             or source.test_split
             or source.validation_split
             or source.train_split
         )
-        data = read_test(dataset, data_dir, split, card["classes"])
+        data = read_test(source, data_dir, split, card["classes"])
         if list(data.classes) != card["classes"]:
             raise ValueError(
                 f"The run knows the classes {card['classes']}. "

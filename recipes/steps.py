@@ -446,7 +446,9 @@ def _finish(directory, model, recipe, data, card):
     runs.write_json(directory / runs.CARD, card)
     title = f"{card['method']} on {data.test_name}"
     serve = f"--model {shlex.quote(card['method'] + '=' + str(base_path))}"
-    ask = f"--model {card['method']} {shlex.quote(data.test[0].image_path)}"
+    path, span = data.test[0].location
+    image = "photo.jpg" if span else path  # there may be no file to send
+    ask = f"--model {card['method']} {shlex.quote(image)}"
     num_pictures = min(len(data.test), NUM_PICTURES)
     print(
         f"""

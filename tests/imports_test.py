@@ -24,7 +24,7 @@ MAY_USE = {
     "zoo.models": ("zoo.layers", "zoo.beam_search"),
     "zoo.beam_search": (),
     "zoo.backbones": (),
-    "zoo.data": ("zoo.preprocess",),
+    "zoo.data": ("zoo.preprocess", "zoo.runs"),
     "zoo.preprocess": (),
     "zoo.metrics": (),
     "zoo.training": ("zoo.checkpoints", "zoo.metrics", "zoo.workers"),

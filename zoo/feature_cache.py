@@ -97,12 +97,12 @@ def digest_of_images(examples):
         examples: list of `zoo.data.Example`.
 
     Returns:
-        str, the sha256 of their ids, paths, crops and the sizes of the files.
-        The files are not read.
+        str, the sha256 of their ids, paths, crops and the sizes of the files,
+        or of their places in shards. The files are not read.
     """
     sha256 = hashlib.sha256()
     for example in examples:
-        size = os.path.getsize(example.image_path)
+        size = example.span or os.path.getsize(example.image_path)
         text = f"{example.image_id} {example.image_path} {example.crop} {size}"
         sha256.update(f"{text}\n".encode())
     return sha256.hexdigest()

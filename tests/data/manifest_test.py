@@ -616,19 +616,21 @@ class CopiesTest(ManifestTestCase):
         (self.root / "folder").mkdir()
         (self.root / "folder2").mkdir()
         names = ["e", "b", "a", "a", *"cdfgh", "gone", "folder", "folder2"]
-        groups = manifest.copies([str(self.root / name) for name in names])
+        groups = manifest.copies(
+            [(str(self.root / name), None) for name in names]
+        )
         self.assertEqual(
-            [[pathlib.Path(path).name for path in group] for group in groups],
+            [[pathlib.Path(p).name for p, _ in group] for group in groups],
             [["e", "b"], ["a", "c", "f"]],
         )
 
     def test_a_file_that_fails_while_it_is_read(self):
         for name in "ab":
             (self.root / name).write_bytes(b"same")
-        paths = [str(self.root / name) for name in "ab"]
-        self.assertEqual(manifest.copies(paths), [paths])
+        locations = [(str(self.root / name), None) for name in "ab"]
+        self.assertEqual(manifest.copies(locations), [locations])
         with mock.patch("builtins.open", side_effect=PermissionError):
-            self.assertEqual(manifest.copies(paths), [])
+            self.assertEqual(manifest.copies(locations), [])
 
     def test_nothing(self):
         self.assertEqual(manifest.copies([]), [])

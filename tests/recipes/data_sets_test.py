@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import io
 import json
 import pathlib
 import shutil
@@ -12,10 +14,11 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from recipes import data as recipe_data
-from recipes import evaluate, predict, train_baseline, train_csra
+from recipes import evaluate, predict, steps, train_baseline, train_csra
 from tests.data import trees
 from tests.recipes.command import run
 from zoo.data import scenes
+from zoo.data.shards import __main__ as write_shards
 
 SHORT = ("--image_size", 64, "--batch_size", 4, "--epochs", 1)
 
@@ -147,13 +150,33 @@ class OwnDataTest(tf.test.TestCase):
         self.assertIn("other.csv:2", err)
         self.assertIn("'comet'", err)
 
+    def test_shards_are_the_same_data(self):
+        found = []
+        shards_dir = self.home / "shards"
+        _, err, code = run(
+            *(write_shards.main, "--dataset", "manifest"),
+            *("--data_dir", self.csv, "--output_dir", shards_dir),
+        )
+        self.assertEqual(code, 0, err)
+        for data_dir in (self.csv, shards_dir):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                found.append(recipe_data.read_data("manifest", data_dir, 0.1))
+        self.assertNotIn("can be read", out.getvalue())
+        from_files, from_shards = found
+        for part in ("training", "validation", "test"):
+            self.assertEqual(
+                *(steps._digest(getattr(data, part)) for data in found)
+            )
+        self.assertEqual(from_shards.classes, from_files.classes)
+        self.assertEqual(from_shards.test_name, "manifest test")
+
     def test_copies_are_on_one_side_of_what_is_held_out(self):
         names = [f"copy_{i}.jpg" for i in range(10)]
         for i, name in enumerate(names):
             original = f"scenes/JPEGImages/test_00000{i % 2}.jpg"
             shutil.copy(self.home / original, self.home / name)
         examples = [
-            mock.Mock(image_path=str(self.home / name)) for name in names
+            mock.Mock(location=(str(self.home / name), None)) for name in names
         ]
         training, validation = recipe_data._hold_out(examples, 0.5, True)
         sides = [
@@ -188,6 +211,56 @@ class OwnDataTest(tf.test.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("1 of 6 images of test cannot be read", err)
         self.assertFalse((self.home / "none").exists())
+
+
+class ShardsTest(tf.test.TestCase):
+    @pytest.mark.heavy
+    def test_trains_and_measures_as_on_files(self):
+        home = pathlib.Path(self.get_temp_dir())
+        scenes.write(home / "files", num_trainval=12, num_test=4)
+        _, err, code = run(
+            *(write_shards.main, "--dataset", "scenes"),
+            *("--data_dir", home / "files", "--output_dir", home / "shards"),
+        )
+        self.assertEqual(code, 0, err)
+        cards, predictions = [], []
+        for name in ("files", "shards"):
+            directory = home / f"run_{name}"
+            out, err, code = run(
+                *(train_baseline.main, "--data_dir", home / name, *SHORT),
+                *("--output_dir", directory),
+            )
+            self.assertEqual(code, 0, err)
+            cards.append(json.loads((directory / "card.json").read_text()))
+            predictions.append(np.load(directory / "predictions.npz"))
+        self.assertIn("--model gap photo.jpg", out)
+        self.assertEqual(*(card["data_sha256"] for card in cards))
+        self.assertAllEqual(*(x["image_ids"] for x in predictions))
+        self.assertAllClose(*(x["probabilities"] for x in predictions))
+        out, err, code = run(evaluate.main, directory)
+        self.assertEqual(code, 0, err)
+        self.assertIn("gap on scenes test", out)
+
+    def test_of_another_data_set(self):
+        home = pathlib.Path(self.get_temp_dir())
+        trees.voc2007(home / "files")
+        _, err, code = run(
+            *(write_shards.main, "--dataset", "voc2007"),
+            *("--data_dir", home / "files", "--output_dir", home / "shards"),
+            *("--splits", "trainval"),
+        )
+        self.assertEqual(code, 0, err)
+        for dataset, message in (
+            ("voc2012", "data set 'voc2007'. Received: dataset='voc2012'"),
+            ("voc2007", "splits ['trainval']. Received: split='test'"),
+        ):
+            _, err, code = run(
+                *(train_csra.main, "--dataset", dataset, *SHORT),
+                *("--data_dir", home / "shards", "--output_dir", home / "run"),
+            )
+            self.assertEqual(code, 1)
+            self.assertIn(message, err)
+            self.assertFalse((home / "run").exists())
 
 
 @pytest.mark.heavy

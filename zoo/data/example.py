@@ -11,7 +11,8 @@ class Example:
 
     Args:
         image_id: str. Name of the example, unique in its data set.
-        image_path: str. Path of the encoded image.
+        image_path: str. Path of the encoded image, or of the shard that holds
+            it, see `zoo.data.shards`.
         targets: float32 array of shape `(num_classes,)`: 1 present, 0 absent,
             -1 unknown.
         boxes: float32 array of shape `(num_boxes, 4)`: ymin xmin ymax xmax,
@@ -37,6 +38,15 @@ class Example:
     crop: tuple[float, float, float, float] | None = None
     size: tuple[int, int] | None = None
     regions: np.ndarray | None = None
+    span: tuple[int, int] | None = None
+
+    @property
+    def location(self):
+        """Path and span: the same for all examples of an image, and no other.
+
+        `zoo.data.encoded` reads what lies there.
+        """
+        return self.image_path, self.span
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,8 +56,8 @@ class Dataset:
     Args:
         examples: list of `Example`.
         classes: tuple of str. Class `k` of every `targets` is `classes[k]`.
-        num_missing: int. Images of the split that have no file and are left
-            out, by a reader that does so.
+        num_missing: int. Images of the split that have no file, or none that
+            can be decoded, and are left out, by a reader that does so.
     """
 
     examples: list[Example]

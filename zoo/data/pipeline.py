@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
-from zoo.data import augment, boxes
+from zoo.data import augment, boxes, encoded
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
 # averaging all. It takes a fifth of the time, and crops differ by more.
@@ -174,7 +174,7 @@ def training_batches(
         seed_of_image = tf.random.fold_in(tf.stack([seed, epoch]), index)
         seeds = tf.random.split(seed_of_image, 4)
         seed_of_mix = tf.random.fold_in(seed_of_image, 4)
-        image_bytes = tf.io.read_file(row["path"])
+        image_bytes = encoded.read(row["path"], row.get("span"))
         crop, views = row["crop"], []
         if cropped:
             crop, view = _crop_inside(image_bytes, crop, draw, seeds[0])
@@ -276,7 +276,7 @@ def evaluation_batches(examples, image_size, batch_size):
 
     def load(index):
         row = read(index)
-        image_bytes = tf.io.read_file(row["path"])
+        image_bytes = encoded.read(row["path"], row.get("span"))
         crop = None if whole else row["crop"]
         image = preprocess.load(image_bytes, image_size, crop)
         if "regions" in row:
@@ -309,7 +309,8 @@ def unreadable(examples):
 
     Every file is decoded once, a JPEG at an eighth of its size, which reads
     all of its data but costs a fraction of the time. With `MANY` files or
-    more, progress is printed.
+    more, progress is printed. What lies in shards was decoded when they were
+    written.
 
     Args:
         examples: list of `Example`.
@@ -319,7 +320,9 @@ def unreadable(examples):
         file. Empty if all is well.
     """
     # An image may have several examples.
-    names = list(dict.fromkeys(example.image_path for example in examples))
+    names = list(
+        dict.fromkeys(e.image_path for e in examples if e.span is None)
+    )
     paths = tf.constant(names, "string")
 
     def check(index):
@@ -351,17 +354,10 @@ def unreadable(examples):
 
 
 def _reason(path):
-    if not os.path.isfile(path):
-        return "there is no such file"
     try:
-        image_bytes = tf.io.read_file(path)
-    except tf.errors.OpError:
-        return "the file cannot be read"
-    try:
-        reason = preprocess.fault(image_bytes).numpy().decode()
-    except tf.errors.InvalidArgumentError:  # already the header is broken
-        reason = ""
-    return reason or "not a whole JPEG, PNG or WebP image"
+        return encoded.fault(encoded.read_bytes(path))
+    except OSError:
+        return encoded.absence(path)
 
 
 def _rows(features, targets, indices):
@@ -450,6 +446,10 @@ def _columns(examples):
             np.stack([example.targets for example in examples])
         ),
     }
+    if any(example.span for example in examples):
+        columns["span"] = tf.constant(
+            [example.span or encoded.NO_SPAN for example in examples], "int64"
+        )
     without = [e.image_id for e in examples if e.regions is None]
     if not without:
         # Not padded here: the longest list may be many times the others.

@@ -13,7 +13,7 @@ from concurrent import futures
 
 import keras
 
-from zoo.data import pipeline
+from zoo.data import encoded, pipeline
 from zoo.data.manifest import reading
 
 RARE = 10  # training images; a class with fewer gets a warning
@@ -226,10 +226,10 @@ def _passed_over(root):
 
 def _copies(rows):
     """Gives warnings on files that have the same content."""
-    row_of = {row.image_path: row for row in rows}
+    row_of = {(row.image_path, None): row for row in rows}
     leaks, repeats = [], []
-    for paths in copies(list(row_of)):
-        group = [row_of[path] for path in paths]
+    for locations in copies(list(row_of)):
+        group = [row_of[location] for location in locations]
         # One of each split comes first, so that a cut line still has it.
         first = {row.split: row for row in reversed(group)}
         group.sort(key=lambda row: first[row.split] is not row)
@@ -255,19 +255,20 @@ def _copies(rows):
     return warnings
 
 
-def copies(paths: Sequence[str]) -> list[list[str]]:
-    """Finds the files that have the same content, and prints its progress.
+def copies(locations: Sequence[tuple]) -> list[list[tuple]]:
+    """Finds the images that have the same content, and prints its progress.
 
     Only files of equal size are read. A recipe that holds a part of the
     images out keeps each group on one side: a copy of what was learnt would
     measure memory.
 
     Args:
-        paths: sequence of str. One that is there twice counts once.
+        locations: sequence of `Example.location`, path and span. One that is
+            there twice counts once.
 
     Returns:
-        list of groups, each a list of two paths or more, in the order given.
-        Files that are empty or cannot be read are in none.
+        list of groups, each a list of two locations or more, in the order
+        given. Files that are empty or cannot be read are in none.
 
     Example:
 
@@ -276,41 +277,42 @@ def copies(paths: Sequence[str]) -> list[list[str]]:
     >>> paths = [os.path.join(folder.name, name) for name in "abc"]
     >>> for path, text in zip(paths, ("same", "else", "same")):
     ...     _ = pathlib.Path(path).write_text(text)
-    >>> groups = copies(paths)  # doctest: +ELLIPSIS
-    Comparing the 3 files that have another's size...
-    >>> groups == [[paths[0], paths[2]]]
+    >>> groups = copies([(x, None) for x in paths])  # doctest: +ELLIPSIS
+    Comparing the 3 images that have another's size...
+    >>> groups == [[(paths[0], None), (paths[2], None)]]
     True
     >>> folder.cleanup()
     """
     by_size, by_content = defaultdict(list), defaultdict(list)
-    for path in dict.fromkeys(paths):
+    for location in dict.fromkeys(locations):
         # Empty files are no copies: they are found when they are decoded.
-        if size := _size(path):
-            by_size[size].append(path)
-    suspects = [p for group in by_size.values() if group[1:] for p in group]
-    print(f"Comparing the {len(suspects)} files that have another's size")
+        if size := _size(*location):
+            by_size[size].append(location)
+    suspects = [x for group in by_size.values() if group[1:] for x in group]
+    print(f"Comparing the {len(suspects)} images that have another's size")
     progress = _progress(len(suspects))
     with futures.ThreadPoolExecutor() as pool:
         digests = pool.map(_digest, suspects)
-        for path, digest in zip(suspects, digests, strict=True):
+        for location, digest in zip(suspects, digests, strict=True):
             if digest is not None:
-                by_content[digest].append(path)
+                by_content[digest].append(location)
             progress.add(1)
     return [group for group in by_content.values() if group[1:]]
 
 
-def _size(path):
+def _size(path, span):
+    if span:
+        return "in a shard"  # that of the image is not known: all are suspects
     try:
         return os.path.getsize(path)
     except OSError:
         return 0
 
 
-def _digest(path):
-    """Gives the SHA-256 of a file, or `None` where it cannot be read."""
+def _digest(location):
+    """Gives the SHA-256 of an image, or `None` where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(encoded.read_bytes(*location)).digest()
     except OSError:
         return None
 

@@ -8,20 +8,14 @@ the best N regions of their image has at least that IoU.
 """
 
 import argparse
-import functools
 import sys
 
 import numpy as np
 
-from zoo.data import boxes, coco, manifest, proposals, scenes, voc
+from zoo.data import boxes, proposals, sources
 
-READERS = {  # of data sets with boxes
-    "scenes": scenes.read,
-    "voc2007": functools.partial(voc.read, year=2007),
-    "voc2012": functools.partial(voc.read, year=2012),
-    "coco2014": coco.read,
-    "manifest": manifest.read,
-}
+# With boxes.
+DATASETS = ("scenes", "voc2007", "voc2012", "coco2014", "manifest")
 NUM_REGIONS = (10, 100, 1000)
 IOUS = (0.5, 0.7)
 
@@ -38,8 +32,12 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("dataset", choices=READERS)
-    parser.add_argument("data_dir", nargs="?", help="not needed for scenes")
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument(
+        "data_dir",
+        nargs="?",
+        help="folder of the data set, or of its shards; not needed for scenes",
+    )
     parser.add_argument("--split", required=True)
     parser.add_argument(
         "--method", choices=proposals.METHODS, default="edge_boxes"
@@ -56,7 +54,7 @@ def main(argv=None):
     if data_dir is None and name != "scenes":
         parser.error(f"{name} needs a data_dir")
     try:
-        examples = READERS[name](data_dir, split).examples
+        examples = sources.find(name, data_dir).read(data_dir, split).examples
         if all(example.box_difficult.all() for example in examples):
             raise ValueError(
                 "There is no true box to find, or only difficult ones. "

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
+from zoo.data import encoded
 from zoo.data.proposals import edges
 from zoo.data.proposals.windows import sliding_windows
 
@@ -125,7 +126,7 @@ class _Finder:
     def __call__(self, example):
         """Gives regions, and "cached", "found" or why there are none."""
         try:
-            data = pathlib.Path(example.image_path).read_bytes()
+            data = encoded.read_bytes(*example.location)
         except OSError as error:
             return np.zeros((0, 4), "float32"), error.strerror
         sha256 = hashlib.sha256(f"{self.key} {example.crop}\n".encode())
@@ -139,7 +140,7 @@ class _Finder:
         try:
             image = _decode(data, example.crop)
         except tf.errors.InvalidArgumentError:
-            return np.zeros((0, 4), "float32"), _reason(data)
+            return np.zeros((0, 4), "float32"), encoded.fault(data)
         regions, _ = edges.edge_boxes(image, **self.settings)
         _write(path, regions)
         return regions, "found"
@@ -151,15 +152,6 @@ def _decode(image_bytes, crop):
         if crop is None:
             return preprocess.decode(image_bytes).numpy()
         return preprocess.decode_crop(image_bytes, crop).numpy()
-
-
-def _reason(image_bytes):
-    """Says why an image cannot be decoded."""
-    try:
-        reason = preprocess.fault(image_bytes).numpy().decode()
-    except tf.errors.InvalidArgumentError:  # already the header is broken
-        reason = ""
-    return reason or "not a whole JPEG, PNG or WebP image"
 
 
 def _cached(path, num_regions):

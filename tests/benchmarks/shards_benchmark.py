@@ -1,0 +1,62 @@
+"""Times training batches from shards against the same from single files.
+
+The pictures are those of `pipeline_benchmark.py`. Both are read from the
+page cache: what a slow disk gains by large files comes on top. All lines are
+timed in turns; of each the fastest turn counts. Shards should be at least
+`LIMIT` times as fast as files.
+
+Run:    python tests/benchmarks/shards_benchmark.py
+"""
+
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+from tests.benchmarks.pipeline_benchmark import (
+    BATCH_SIZE,
+    IMAGE_SIZE,
+    TURNS,
+    examples,
+    measure,
+)
+from zoo.data import pipeline, shards
+from zoo.data.example import Dataset
+
+LIMIT = 0.95
+
+
+def main():
+    """Prints a line for each: rate, CPU time of an image, ratio."""
+    with tempfile.TemporaryDirectory() as directory:
+        made = examples(directory)
+        folder = pathlib.Path(directory, "shards")
+        classes = tuple(map(str, range(80)))
+        data = Dataset(made, classes)
+        shards.write(folder, "benchmark", {"train": data}, shard_megabytes=10)
+        lines = {
+            "files": made,
+            "shards": shards.read(folder, "train").examples,
+        }
+        costs = {name: np.full(2, np.inf) for name in lines}
+        for _ in range(TURNS):
+            for name, listed in lines.items():
+                batches = pipeline.training_batches(
+                    *(listed, IMAGE_SIZE, BATCH_SIZE), epochs=10**6, seed=0
+                )
+                cost = measure(iter(batches))
+                costs[name] = np.minimum(costs[name], cost)
+    print(f"{os.cpu_count()} cores  images/s  CPU ms  of files")
+    for name, (seconds, cpu_seconds) in costs.items():
+        ratio = costs["files"][0] / seconds
+        print(
+            f"{name:8} {1 / seconds:8.0f} {1000 * cpu_seconds:7.2f} "
+            f"{ratio:9.2f}"
+        )
+    mark = "met" if ratio >= LIMIT else "MISSED"
+    print(f"limit: shards at least {LIMIT:g} times the rate of files: {mark}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+r"""Fetches a data set from its official address, where there is a network.
+
+Run:    python -m zoo.data.download voc2007 --output_dir VOCdevkit
+        python -m zoo.data.download coco2014 --output_dir coco \
+            --mirror http://files.example.org/coco
+
+A download that was stopped goes on by the same command. An archive is compared
+with its checksum, extracted beside the folder's content, then moved into it;
+what is there already is not fetched again, and no other file is overwritten.
+An archive that lies in the folder by its name is taken as it is.
+"""
+
+import json
+import pathlib
+
+from zoo import runs
+from zoo.data.download.archives import ARCHIVES
+from zoo.data.download.extracting import extract
+from zoo.data.download.fetching import fetched
+
+DONE = "downloaded.json"  # archive's name -> sha256, of those in the folder
+
+
+def download(dataset, directory, mirror=None, keep_archives=False):
+    """Fetches and extracts what of a data set is not there yet.
+
+    Args:
+        dataset: str, a key of `ARCHIVES`.
+        directory: str or path. Folder of the data set, made if need be.
+        mirror: str, the URL of a folder with the archives, or `None` for their
+            official addresses.
+        keep_archives: bool. Whether archives stay in the folder.
+
+    Raises:
+        FileExistsError: If a file of the archive is there with other content.
+        OSError: If the server does not give an archive, or the disk has too
+            little room for it.
+        ValueError: If an archive is not the published one, or `mirror` is no
+            URL.
+
+    Example:
+
+    >>> download("voc2007", "VOCdevkit")  # doctest: +SKIP
+    """
+    if mirror and not mirror.startswith(("http://", "https://")):
+        raise ValueError(
+            "`mirror` must begin with http:// or https://. "
+            f"Received: mirror={mirror!r}"
+        )
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    done_path = directory / DONE
+    for archive in ARCHIVES[dataset]:
+        done = json.loads(done_path.read_bytes()) if done_path.exists() else {}
+        if done.get(archive.name) == archive.sha256:
+            print(f"{archive.name} is extracted already, says {done_path}")
+            continue
+        url = archive.url
+        if mirror:
+            url = f"{mirror.rstrip('/')}/{archive.name}"
+        path = fetched(archive, url, directory)
+        extract(archive, path, directory)
+        runs.write_json(done_path, {**done, archive.name: archive.sha256})
+        if not keep_archives:
+            path.unlink()
