@@ -1,8 +1,8 @@
 """How a backend of Keras answers `backend_cases`.
 
-One process writes the models and gives what they compute on TensorFlow. Another,
-`KERAS_BACKEND=jax python -m tests.backend_answers DIRECTORY`, reads them, writes
-what they compute there, and trains them.
+One process writes the models and gives what they compute on TensorFlow. Another
+reads them, writes what they compute on its backend, and trains them there:
+`KERAS_BACKEND=jax python -m tests.backend_answers DIRECTORY`.
 """
 
 import json

@@ -81,11 +81,11 @@ class JaxBackendTest(parameterized.TestCase, tf.test.TestCase):
     def test_runs_on_jax(self):
         self.assertEqual(self.told["backend"], "jax")
 
-    @parameterized.parameters(*METHODS)
+    @parameterized.named_parameters((name, name) for name in METHODS)
     def test_method_answers_as_on_tensorflow(self, name):
         self.check(name)
 
-    @parameterized.parameters(*METHODS)
+    @parameterized.named_parameters((name, name) for name in METHODS)
     def test_method_trains(self, name):
         self.assertNotIn("error", self.told[name], name)
         self.assertCountEqual(self.told[name], METHODS[name].trained)
@@ -100,7 +100,7 @@ class JaxBackendTest(parameterized.TestCase, tf.test.TestCase):
         # Validation comes after the step.
         self.assertAllClose(history["val_gate_weight"], [0.5, 0.0])
 
-    @parameterized.parameters(*LAYERS)
+    @parameterized.named_parameters((name, name) for name in LAYERS)
     def test_layer_answers_as_on_tensorflow(self, name):
         self.check(name)
 
