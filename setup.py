@@ -3,6 +3,7 @@
 from setuptools import find_packages, setup
 
 OPENCV = "opencv-contrib-python-headless>=4.10"
+JAX = "jax>=0.10"
 
 setup(
     name="multilabel-zoo",
@@ -35,9 +36,12 @@ setup(
     extras_require={
         # Edge boxes are in OpenCV's contrib modules.
         "proposals": [OPENCV],
+        # Another backend of Keras, for models, layers and losses.
+        "jax": [JAX],
         "test": ["pytest>=8.0", "pytest-xdist>=3.6", "pyyaml>=6.0", OPENCV],
         "dev": [
             OPENCV,
+            JAX,
             "pytest>=8.0",
             "pytest-xdist>=3.6",
             "pyyaml>=6.0",

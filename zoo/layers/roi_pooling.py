@@ -88,7 +88,8 @@ class RoiPooling(keras.layers.Layer):
         regions = ops.pad(regions, ((0, 0), (1, 0), (0, 0)))
         crops = self.crop(features, regions)
         batch, num_regions, *sides = ops.shape(crops)
-        pooled = ops.max_pool(ops.reshape(crops, (-1, *sides)), 2)
+        # Strides too, or Keras 3.15 makes wrong ones for JAX.
+        pooled = ops.max_pool(ops.reshape(crops, (-1, *sides)), 2, strides=2)
         # Flat and by `ops.slice`: TensorFlow's gradient of `[:, 1:]` on five
         # axes would take longer than all the rest.
         depth = self.size**2 * sides[-1]

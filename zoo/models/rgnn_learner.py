@@ -1,5 +1,6 @@
 """What RGNN's training minimises: labels and, at the same time, gates."""
 
+import keras
 from keras import ops
 
 from zoo.models.learner import Learner
@@ -30,7 +31,8 @@ class RgnnLearner(Learner):
             trained.
         gate_weight: float or `keras.optimizers.schedules.LearningRateSchedule`.
             Lambda, at least 0, or a schedule of it over the optimizer's
-            steps, which a checkpoint holds, so a resumed run goes on exactly.
+            steps, which a checkpoint holds, so a resumed run goes on exactly;
+            on JAX over the learner's own count of them, one of its weights.
         **kwargs: as `keras.Model`.
 
     Targets are a dict of
@@ -55,6 +57,21 @@ class RgnnLearner(Learner):
             names += ["classification_loss"]
         super().__init__(inputs, outputs, names, **kwargs)
         self.gate_weight = gate_weight
+        # On JAX a loss cannot read the optimizer's variables.
+        self._steps = None
+        if callable(gate_weight) and keras.backend.backend() == "jax":
+            self._steps = self.add_weight(
+                name="steps", dtype="int32", trainable=False
+            )
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Gives the mean of the losses of a batch's images."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training and self._steps is not None:
+            self._steps.assign_add(1)
+        return loss
 
     def image_losses(self, y, y_pred):
         """Gives the loss of an image's labels, if any, and of its gates."""
@@ -64,7 +81,8 @@ class RgnnLearner(Learner):
             y = {"targets": y, "region_targets": nothing_known}
         weight = self.gate_weight
         if callable(weight):
-            weight = weight(self.optimizer.iterations)
+            own = self._steps is not None
+            weight = weight(self._steps if own else self.optimizer.iterations)
         self.track("gate_weight", weight)
         losses = weight * self._gate_losses(y["region_targets"], gates)  # (B,)
         if "logits" in y_pred:
