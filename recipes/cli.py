@@ -385,6 +385,14 @@ def parse(description, recipes, argv=None):
         help="go on with the run that was stopped in the output folder, if "
         "there is one; of a finished run nothing is left to do",
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="trace so many steps of the first epoch, of every phase, for "
+        "TensorBoard's profiler (default: 0, none)",
+    )
     group = parser.add_argument_group(
         "recipe",
         f"with the defaults of --dataset {known.dataset} "
@@ -404,6 +412,11 @@ def parse(description, recipes, argv=None):
     arguments = parser.parse_args(argv)
     if DATASETS[arguments.dataset].needs_data_dir and not arguments.data_dir:
         parser.error(f"--dataset {arguments.dataset} needs --data_dir")
+    if arguments.profile < 0:
+        parser.error(
+            "--profile must be at least 0 steps. "
+            f"Received: profile={arguments.profile}"
+        )
     try:
         return arguments, type(recipe)(
             **{name: getattr(arguments, name) for name in names}

@@ -22,6 +22,7 @@ from zoo import (
     pictures,
     reports,
     runs,
+    tensorboard,
     training,
     workers,
 )
@@ -44,6 +45,7 @@ class Run:
         resume: bool. Whether to go on with what is in the folder.
         model: `keras.Model`, which is saved, measured and served.
         backbone: `keras.Model`, a layer of it.
+        profile: int. Steps of every phase that are traced.
     """
 
     directory: pathlib.Path
@@ -53,6 +55,7 @@ class Run:
     resume: bool
     model: keras.Model
     backbone: keras.Model
+    profile: int = 0
 
     @property
     def watched(self):
@@ -189,7 +192,14 @@ def train(
             backbone = make_backbone(recipe)
             model = build(recipe, backbone, data)
         run = Run(
-            directory, method, recipe, data, arguments.resume, model, backbone
+            directory,
+            method,
+            recipe,
+            data,
+            arguments.resume,
+            model,
+            backbone,
+            arguments.profile,
         )
         workers.share(strategy, len(run.watched))
         _compile(run, model, recipe)  # what is wrong there is wrong at once
@@ -292,6 +302,7 @@ def _compile(run, model, recipe, loss=None):
         )
 
 
+@tensorboard.no_trace_left()
 def fit(
     run,
     recipe=None,
@@ -366,6 +377,7 @@ def fit(
                 ),
                 predictor=predictor,
                 relative=relative,
+                profile=run.profile,
             ),
             shuffle=False,  # the pipeline does
             verbose=_verbosity(),

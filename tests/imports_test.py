@@ -27,7 +27,13 @@ MAY_USE = {
     "zoo.data": ("zoo.preprocess", "zoo.runs"),
     "zoo.preprocess": (),
     "zoo.metrics": (),
-    "zoo.training": ("zoo.checkpoints", "zoo.metrics", "zoo.workers"),
+    "zoo.tensorboard": (),
+    "zoo.training": (
+        "zoo.checkpoints",
+        "zoo.metrics",
+        "zoo.tensorboard",
+        "zoo.workers",
+    ),
     "zoo.checkpoints": ("zoo.runs", "zoo.workers"),
     "zoo.workers": (),
     "zoo.convert": ("zoo.backbones", "zoo.models", "zoo.runs"),
@@ -44,6 +50,7 @@ MAY_USE = {
 MAY_USE_TENSORFLOW = (
     "zoo.data",
     "zoo.preprocess",
+    "zoo.tensorboard",
     "zoo.training",
     "zoo.workers",
     "export",

@@ -398,32 +398,15 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
                 "AP/a",
                 "AP/b",
                 "AP/c",
+                "scores/present",
+                "scores/absent",
+                "precision_recall/a/pr_curves",
                 "attention",
                 "AP",
                 "_hparams_/session_start_info",
             },
             tags,
         )
-
-    def test_draws_a_few_times_and_at_the_end(self):
-        drawn = []
-        writer = training.TensorBoard(
-            self.directory,
-            CLASSES,
-            mock.Mock(average_precision=[np.nan] * 3),
-            lambda model, _: drawn.append(epoch) or {},
-            {},
-        )
-        for epochs, expected in (
-            (3, [0, 1, 2]),
-            (25, [0, 3, 6, 9, 12, 15, 18, 21, 24]),
-            (30, [*range(0, 30, 3), 29]),
-        ):
-            drawn.clear()
-            writer.set_params({"epochs": epochs})
-            for epoch in range(epochs):
-                writer.on_epoch_end(epoch, {})
-            self.assertEqual(drawn, expected)
 
     def test_says_how_long_it_will_take(self):
         out = io.StringIO()

@@ -10,11 +10,9 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
-from zoo import checkpoints, metrics, workers
+from zoo import checkpoints, metrics, tensorboard, workers
 
-PICTURES = 10  # times in a run that TensorBoard gets new ones
 LEAST_GAIN = 1e-3  # of mAP, that is worth an epoch
 PROGRESS_SECONDS = 30  # between two lines
 
@@ -637,80 +635,6 @@ def _clock(seconds):
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
-class TensorBoard(keras.callbacks.Callback):
-    """Writes what TensorBoard shows: scalars, per-class AP, pictures.
-
-    `keras.callbacks.TensorBoard` cannot read a `MultiOptimizer`.
-
-    Args:
-        directory: str or path of the event files.
-        classes: tuple of str.
-        validation: the run's `Validation`, for the AP of each class.
-        pictures: callable that takes the model and the probabilities of the
-            validation images, and gives a dict from title to an RGB uint8
-            array `(num_pictures, height, width, 3)`. It takes seconds, so it
-            is called about `PICTURES` times in a run.
-        hyperparameters: dict of numbers, strings and booleans, by which
-            TensorBoard compares runs.
-        every_steps: int. Distance between two values of the training loss.
-    """
-
-    def __init__(
-        self,
-        directory,
-        classes,
-        validation,
-        pictures,
-        hyperparameters,
-        every_steps=20,
-    ):
-        super().__init__()
-        self.writer = tf.summary.create_file_writer(str(directory))
-        self.classes = classes
-        self.validation = validation
-        self.pictures = pictures
-        self.hyperparameters = hyperparameters
-        self.every_steps = every_steps
-        self.step = 0
-
-    def on_train_begin(self, logs=None):
-        """Goes on where a resumed run was stopped."""
-        iterations = self.model.optimizer.iterations
-        self.step = int(keras.ops.convert_to_numpy(iterations))
-        with self.writer.as_default():
-            hparams.hparams(self.hyperparameters)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Writes the training loss, a mean since the epoch began."""
-        self.step += 1
-        if self.step % self.every_steps == 0:
-            with self.writer.as_default(self.step):
-                tf.summary.scalar("steps/loss", logs["loss"])
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Writes the logs, the AP of each class and the pictures."""
-        with self.writer.as_default(epoch + 1):
-            for name, value in logs.items():
-                tf.summary.scalar(f"epochs/{name}", value)
-            for name, ap in zip(
-                self.classes, self.validation.average_precision, strict=True
-            ):
-                if not np.isnan(ap):  # no example of this class
-                    tf.summary.scalar(f"AP/{name}", ap)
-            epochs = self.params["epochs"]
-            if epoch + 1 == epochs or epoch % -(-epochs // PICTURES) == 0:
-                pictures = self.pictures(
-                    self.model, self.validation.probabilities
-                )
-                for title, images in pictures.items():
-                    tf.summary.image(title, images, max_outputs=len(images))
-        self.writer.flush()
-
-    def on_train_end(self, logs=None):
-        """Closes the event file."""
-        self.writer.close()
-
-
 def callbacks(
     directory,
     classes,
@@ -724,6 +648,7 @@ def callbacks(
     patience=None,
     predictor=None,
     relative=False,
+    profile=0,
 ):
     """Lists the callbacks of a run, each before those that read its logs.
 
@@ -733,8 +658,8 @@ def callbacks(
         classes: tuple of str.
         batches: as `Validation`.
         targets: as `Validation`.
-        pictures: as `TensorBoard`.
-        hyperparameters: as `TensorBoard`.
+        pictures: as `zoo.tensorboard.TensorBoard`.
+        hyperparameters: as `zoo.tensorboard.TensorBoard`.
         history: list of dict, the logs of the epochs before, as
             `zoo.checkpoints.resume` gives it.
         prefix: as `Validation`.
@@ -743,6 +668,8 @@ def callbacks(
         patience: as `ReduceOnPlateau`; `None` for none.
         predictor: as `Validation`.
         relative: as `Validation`.
+        profile: int. How many steps `zoo.tensorboard.Profile` traces, within
+            `zoo.tensorboard.no_trace_left`.
 
     Returns:
         list of `keras.callbacks.Callback`.
@@ -768,11 +695,14 @@ def callbacks(
     if not workers.is_chief():
         return listed
     directory.mkdir(parents=True, exist_ok=True)
+    board = directory / "tensorboard"
+    trace = [tensorboard.Profile(board, profile)]
     return [
+        *(trace if profile else []),
         *listed,
         checkpoints.HistoryFile(directory / "history.csv", history),
-        TensorBoard(
-            directory / "tensorboard",
+        tensorboard.TensorBoard(
+            board,
             classes,
             validation,
             pictures,

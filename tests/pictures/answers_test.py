@@ -128,6 +128,17 @@ class PrecisionRecallTest(parameterized.TestCase, tf.test.TestCase):
             f"pooled {100 * precision.mean():.1f}", figure.get_suptitle()
         )
 
+    def test_titles_of_panels_are_apart_and_within_the_figure(self):
+        targets, probabilities = answers(num_classes=20)
+        names = [f"a rather long name of class {k}" for k in range(20)]
+        figure = pictures.precision_recall(targets, probabilities, names)
+        _, width, _ = pictures.pixels(figure).shape
+        boxes = [axis.title.get_window_extent() for axis in figure.axes]
+        self.assertBetween(boxes[0].x0, 0, width)
+        self.assertBetween(boxes[4].x1, 0, width)
+        for left, right in zip(boxes[:4], boxes[1:5], strict=True):
+            self.assertLess(left.x1, right.x0)
+
     def test_of_many_classes_three_are_named(self):
         targets, probabilities = answers(num_classes=22)
         names = [f"class {k}" for k in range(22)]
@@ -161,7 +172,7 @@ class PrecisionRecallTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual((x[0], x[-1]), (0, 100))
 
 
-class WorstErrorsTest(tf.test.TestCase):
+class WorstErrorsTest(parameterized.TestCase, tf.test.TestCase):
     def test_the_images_of_the_highest_loss(self):
         targets, probabilities = answers()
         targets[5] = -1
@@ -206,6 +217,50 @@ class WorstErrorsTest(tf.test.TestCase):
         self.assertEqual(axis.get_title(), "missed c1 0.10\nmissed c0 0.30")
         self.assertEqual(axis.get_xlabel(), "wrong c3 0.90\nwrong c2 0.60")
         self.assertAllEqual(axis.images[0].get_array()[0, 0], [127] * 3)
+
+    def test_where_nothing_is_wrong_the_nearest_to_it_is_named(self):
+        (right, alone) = self.draw(
+            [[1, 1, 0, 0, -1], [0, -1, -1, -1, -1]],
+            [[0.9, 0.6, 0.1, 0.4, 0.45], [0.7, 0.1, 0.2, 0.3, 0.4]],
+        )
+        self.assertEqual(right.get_title(), "present c1 0.60")
+        self.assertEqual(right.get_xlabel(), "absent c3 0.40")
+        self.assertEqual(right.title.get_color(), right.xaxis.label.get_color())
+        self.assertEqual(alone.get_title(), "")
+        self.assertEqual(alone.get_xlabel(), "wrong c0 0.70")
+
+    @parameterized.parameters(1, 4, 8)
+    def test_all_that_is_written_fits(self, num_images):
+        targets = np.tile([1.0] * 6 + [0.0] * 6, (num_images, 1))
+        figure = pictures.worst_errors(
+            np.zeros((num_images, 8, 8, 3)),
+            targets,
+            1 - targets,
+            [f"a rather long name of class {k:02}" for k in range(12)],
+        )
+        height, width, _ = pictures.pixels(figure).shape
+        panels = np.reshape(figure.axes, (-1, min(num_images, 4)))
+        for axis in panels.flat:
+            self.assertLen(axis.get_title().splitlines(), 4)
+            image = axis.get_window_extent()
+            self.assertGreater(image.width, 200)
+            above = axis.title.get_window_extent()
+            below = axis.xaxis.label.get_window_extent()
+            for box in (above, below):
+                self.assertBetween(box.x0, 0, width)
+                self.assertBetween(box.x1, 0, width)
+                self.assertBetween(box.y0, 0, height)
+                self.assertBetween(box.y1, 0, height)
+        for left, right in zip(panels[0, :-1], panels[0, 1:], strict=True):
+            self.assertLess(
+                left.title.get_window_extent().x1,
+                right.title.get_window_extent().x0,
+            )
+        for upper, lower in zip(panels[:-1, 0], panels[1:, 0], strict=True):
+            self.assertGreater(
+                upper.xaxis.label.get_window_extent().y0,
+                lower.title.get_window_extent().y1,
+            )
 
     def test_threshold(self):
         (axis,) = self.draw([[1, 0, 1]], [[0.3, 0.3, 0.2]], threshold=0.2)

@@ -209,6 +209,8 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
             "--loss asymmetric --label_smoothing 0.1",
             "Received: loss=asymmetric, label_smoothing=0.1",
         ),
+        ("--profile -1", "at least 0 steps. Received: profile=-1"),
+        ("--profile some", "--profile"),
     )
     def test_names_a_bad_flag_and_what_exists(self, flags, message):
         _, err, code = run(train_csra.main, *flags.split())
@@ -275,7 +277,8 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
             (train_baseline.main, cls.gap, 1),
         ):
             cls.printed[directory] = run(
-                main, *cls.flags, "--epochs", epochs, "--output_dir", directory
+                *(main, *cls.flags, "--epochs", epochs, "--profile", 2),
+                *("--output_dir", directory),
             )
 
     def test_prints_the_table_and_the_next_commands(self):
@@ -287,6 +290,14 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIn("serving.server --port 8500", out)
         self.assertIn(f"--model csra={self.csra}/export/csra", out)
         self.assertIn("serving.client --target localhost:8500", out)
+
+    def test_traces_steps_where_it_is_asked(self):
+        for directory, (out, _, _) in self.printed.items():
+            self.assertIn(
+                f"Steps 3 to 4 of epoch 1 are traced in {directory}/tensor", out
+            )
+            profiles = directory / "tensorboard/plugins/profile"
+            self.assertLen(list(profiles.glob("*/*.xplane.pb")), 1)
 
     def test_an_unreadable_training_image_is_named_and_skipped(self):
         _, err, _ = self.printed[self.csra]

@@ -81,9 +81,9 @@ def precision_recall(targets, probabilities, classes):
         for k in range(len(classes))
     ]
     pooled = metrics.precision_recall_curve(targets, probabilities)
-    names = canvas.names(classes)
-    if len(names) > MOST_PANELS:
-        return _overview(curves, pooled, names)
+    if len(classes) > MOST_PANELS:
+        return _overview(curves, pooled, canvas.names(classes))
+    names = canvas.names(classes, longest=18)  # as wide as a panel
     rows = -(-len(names) // canvas.PANELS_A_ROW)
     columns = -(-len(names) // rows)  # 16 classes are better 4 x 4
     width = max(1.8 * columns, 6)  # room for the title
@@ -133,6 +133,9 @@ def worst_errors(
 ):
     """Draws images: above each what was missed, below it what was wrong.
 
+    Where nothing was missed, the present class of the lowest score stands
+    there in grey; where nothing was wrong, the absent one of the highest.
+
     Args:
         images: array of shape `(num_images, height, width, 3)`, RGB, 0 to 255.
         targets: array of shape `(num_images, num_classes)`: 1, 0, or -1 for
@@ -151,7 +154,11 @@ def worst_errors(
     names = canvas.names(classes)
     columns = min(len(images), IMAGES_A_ROW)
     rows = -(-len(images) // columns)
-    figure, axes = canvas.subplots(rows, columns, (2.4 * columns, 3.1 * rows))
+    # Of 7 points a line, a name of each kind and those that are left out.
+    height = 2.4 + 2 * (MOST_ERRORS + 1) * 0.125 + 0.3
+    figure, axes = canvas.subplots(
+        rows, columns, (2.4 * columns, height * rows)
+    )
     figure.get_layout_engine().set(h_pad=0.15)  # inches
     for axis in axes[len(images) :]:
         axis.set_axis_off()
@@ -159,24 +166,30 @@ def worst_errors(
         axes, images, targets, probabilities, predicted, strict=False
     ):
         order = np.argsort(-row, kind="stable")
-        given = given[order]
-        missed = order[~given & (target[order] == 1)][::-1]
-        wrong = order[given & (target[order] == 0)]
+        present, absent = (
+            order[target[order] == 1][::-1],
+            order[target[order] == 0],
+        )
         axis.imshow(canvas.as_uint8(image))
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-        for write, word, classes_of_error, color in (
-            (axis.set_title, "missed", missed, RED),
-            (axis.set_xlabel, "wrong", wrong, BLUE),
+        for write, words, ranked, wrong, color in (
+            (axis.set_title, ("missed", "present"), present, ~given, RED),
+            (axis.set_xlabel, ("wrong", "absent"), absent, given, BLUE),
         ):
+            errors = ranked[wrong[ranked]]
             lines = [
-                f"{word} {names[k]} {row[k]:.2f}"
-                for k in classes_of_error[:MOST_ERRORS]
-            ]
-            if len(classes_of_error) > MOST_ERRORS:
-                lines.append(f"and {len(classes_of_error) - MOST_ERRORS} more")
-            write("\n".join(lines), fontsize=7, color=color)
+                f"{words[0]} {names[k]} {row[k]:.2f}"
+                for k in errors[:MOST_ERRORS]
+            ] or [f"{words[1]} {names[k]} {row[k]:.2f}" for k in ranked[:1]]
+            if len(errors) > MOST_ERRORS:
+                lines.append(f"and {len(errors) - MOST_ERRORS} more")
+            write(
+                "\n".join(lines),
+                fontsize=7,
+                color=color if errors.size else GREY,
+            )
     return figure
 
 
