@@ -89,12 +89,16 @@ def _write(output_dir, laid):
         runs.write_beside(
             output_dir / name, lambda path, text=text: path.write_text(text)
         )
+    for path in output_dir.glob("comparison*.png"):  # of an earlier sweep
+        path.unlink()
     charts = [
         (table, others)
         for table in laid
         if (others := [g for g in table.groups if g is not table.reference])
     ]
     for i, (table, others) in enumerate(charts):
+        for group in others[MOST_GROUPS:]:
+            print(f"Not in the chart, which has room for others: {group.name}")
         number = "" if i == 0 else f"_{i + 1}"
         runs.write_beside(
             output_dir / f"comparison{number}.png",

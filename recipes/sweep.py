@@ -2,8 +2,8 @@ r"""Trains a method and its twins, GAP and GMP, over seeds, and compares them.
 
 Run:    python recipes/sweep.py csra
         python recipes/sweep.py fan --seeds 0 1 2 3 4
-        python recipes/sweep.py csra --flags "--dataset voc2007 --data_dir \
-            VOCdevkit --backbone resnet101" --method_flags "--num_heads 4"
+        python recipes/sweep.py csra --method_flags="--num_heads 4" \
+            --flags="--dataset voc2007 --data_dir VOC --backbone resnet101"
 
 Each run is the command that its line shows, in a folder of its own below
 `--output_dir`, with its log beside it. What has ended is not trained again,
@@ -55,10 +55,14 @@ def main(argv=None):
         "(default: runs/sweep)",
     )
     parser.add_argument(
-        "--flags", default="", help="more flags, of all recipes"
+        "--flags",
+        default="",
+        help='more flags, of all recipes, after a "=": --flags="--epochs 3"',
     )
     parser.add_argument(
-        "--method_flags", default="", help="more flags, of the method's recipe"
+        "--method_flags",
+        default="",
+        help="more flags, of the method's recipe alone",
     )
     arguments = parser.parse_args(argv)
     if len(set(arguments.seeds)) < len(arguments.seeds):
@@ -77,13 +81,14 @@ def main(argv=None):
         if not _train(directory, command):
             failed.append(directory)
     done = [path for path in commands if path not in failed]
-    print()
-    with cli.clear_errors():
-        compare.compare(
-            done, arguments.output_dir / f"comparison-{arguments.method}"
-        )
     if failed:
         print("Failed:", *failed, sep="\n  ", file=sys.stderr)
+    if done:
+        print()
+        with cli.clear_errors():
+            compare.compare(
+                done, arguments.output_dir / f"comparison-{arguments.method}"
+            )
     return 1 if failed else 0
 
 

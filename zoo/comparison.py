@@ -30,8 +30,8 @@ class Run:
 
     Args:
         directory: `pathlib.Path`.
-        recipe: dict, what of the card makes it another run.
-        seed: int, 0 for a converted run.
+        recipe: dict, what makes it another run, but for the seed.
+        seed: int.
         report: dict, what `zoo.reports.measure` gave.
         command: str or `None`, that made it.
     """
@@ -107,11 +107,11 @@ def read(directories):
             why = "the run did not end" if stopped else "no run is there"
             others.append(f"{directory}: {why}")
             continue
-        if not (directory / runs.METRICS).exists():
-            others.append(f"{directory}: converted, and not measured there")
+        path = directory / runs.RECIPE
+        if not path.exists():
+            others.append(f"{directory}: converted, not trained here")
             continue
-        recipe_path = directory / runs.RECIPE
-        recipe = json.loads(recipe_path.read_text())
+        recipe = json.loads(path.read_text())
         found.append(
             Run(
                 directory,
@@ -258,7 +258,10 @@ def markdown(table):
     head, body = rows(table)
     cells = [head, ["---"] * len(head)]
     cells += [[*row[:-1], f"`{row[-1]}`"] for row in body]
-    lines = ["| " + " | ".join(line) + " |" for line in cells]
+    lines = [
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
+        for line in cells
+    ]
     return "\n".join([f"**{table.title}**", "", *lines])
 
 

@@ -35,14 +35,14 @@ class SweepTest(tf.test.TestCase):
             out, err, _ = run(
                 lambda argv: self.assertEqual(sweep.main(argv), 1),
                 *("fan", "--seeds", 3, 4, "--output_dir", self.home),
-                *("--flags", "--epochs 1", "--method_flags", "--dim 8"),
+                *("--flags=--epochs=1", "--method_flags=--dim 8"),
             )
         self.assertEqual(
             [line.partition("recipes/")[2] for line in tried[:3]],
             [
-                "train_fan.py --dim 8 --epochs 1 --seed 3",
-                "train_baseline.py --epochs 1 --seed 3",
-                "train_baseline.py --pooling max --epochs 1 --seed 3",
+                "train_fan.py --dim 8 --epochs=1 --seed 3",
+                "train_baseline.py --epochs=1 --seed 3",
+                "train_baseline.py --pooling max --epochs=1 --seed 3",
             ],
         )
         self.assertLen(tried, 6)

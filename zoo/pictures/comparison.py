@@ -7,6 +7,7 @@ from zoo.pictures import canvas
 from zoo.pictures.canvas import GREY
 
 MOST_GROUPS = 10  # that have a colour of their own
+MOST_INCHES = 300  # of a figure's height, at 100 pixels each
 
 
 def differences(names, means, deviations, classes, reference):
@@ -42,8 +43,8 @@ def differences(names, means, deviations, classes, reference):
     order = np.argsort(-means[0], kind="stable")  # NaN last
     labels = canvas.names(classes)
     height = 0.8 / len(names)  # of a bar, where classes are 1 apart
-    inches = len(classes) * max(0.16 * len(names), 0.24)
-    figure, (axis,) = canvas.subplots(1, 1, (7, 1.4 + inches))
+    inches = 1.4 + len(classes) * max(0.16 * len(names), 0.24)
+    figure, (axis,) = canvas.subplots(1, 1, (7, min(inches, MOST_INCHES)))
     for i, name in enumerate(names):
         axis.barh(
             np.arange(len(order)) + (i - (len(names) - 1) / 2) * height,
