@@ -59,8 +59,8 @@ def training_batches(
     examples that do not fill a batch are others in each epoch. One iterator
     serves all epochs: hand it to `fit` with `steps_per_epoch`.
 
-    Several workers that train together have the same batches as one alone:
-    each reads and decodes its share of every batch, and no other image.
+    Several workers that train together have the same batches as one alone, but
+    for mixed images: each reads and decodes its share, and no other image.
 
     Args:
         examples: list of `Example`, at least `batch_size`; all of them with
@@ -135,7 +135,8 @@ def training_batches(
         raise ValueError(
             "`mixup` and `cutmix` must be 0 where the examples have regions, "
             "which are of one image, and in batches of one. Received: "
-            f"mixup={mixup}, cutmix={cutmix}, batch_size={batch_size}"
+            f"mixup={mixup}, cutmix={cutmix}, batch_size={batch_size}, "
+            f"share={share}"
         )
     if region_targets:
         if not has_regions:
@@ -215,7 +216,7 @@ def training_batches(
     dataset = order.map(load, num_parallel_calls=_num_cores())
     dataset = dataset.batch(batch_size // share[1], drop_remainder=True)
     if mixed:
-        dataset = dataset.map(mix)
+        dataset = dataset.map(mix, num_parallel_calls=2)
     return _without_autotune(dataset.prefetch(2))
 
 
