@@ -107,6 +107,11 @@ def open_image(image_bytes):
     return Opened(image_bytes, is_jpeg, pixels, orientation, shape)
 
 
+def image_shape(image_bytes):
+    """Gives the height and width of an image, int32 `(2,)`; see `Opened`."""
+    return open_image(image_bytes).shape
+
+
 def decode_crop(image_bytes, crop):
     """Decodes a part of an image; the rest of a JPEG is skipped.
 

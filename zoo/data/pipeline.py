@@ -26,11 +26,9 @@ from zoo import preprocess
 from zoo.data import augment, boxes, encoded
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
-# averaging all. It takes a fifth of the time, and crops differ by more.
+# averaging all. It takes a third of the time, and crops differ by more. A JPEG
+# that shrinks by at least twice as much is halved by its decoder, once or more.
 TRAINING_ANTIALIAS = 1.5
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where, augmentation on, what
-# is left of each side is at least this many times the input's.
-TRAINING_REDUCED = 1.0
 IOU = 0.5  # with a true box, above which a region counts as an object
 MANY = 1000  # images that take long enough to show progress
 
@@ -423,7 +421,7 @@ def _draw_part(image_bytes, crop, draw, seed, image_size):
         start + drawn[:2] * sides, start + drawn[2:] * sides, end
     )
     least = tf.reduce_min(window[1] - window[0])
-    enough = TRAINING_REDUCED * image_size
+    enough = TRAINING_ANTIALIAS * image_size
     can_halve = least >= (2 * enough, 4 * enough, 8 * enough)
     halvings = tf.reduce_sum(tf.cast(can_halve, "int32"))
     image, window = preprocess.decode_window(
