@@ -96,22 +96,29 @@ def _write(output_dir, laid):
             output_dir / name,
             lambda path, text=text: path.write_text(text, "utf-8"),
         )
-    for i, table in enumerate(laid):
-        number = f"_{i + 1}" if len(laid) > 1 else ""
-        path = output_dir / f"comparison{number}.png"
-        runs.write_beside(path, _chart(table).savefig)
-        if len(table.groups) > MOST_GROUPS + 1:
-            print(f"{path.name} has the reference and {MOST_GROUPS} best rows.")
+    charts = {
+        f"comparison{f'_{i + 1}' if len(laid) > 1 else ''}.png": table
+        for i, table in enumerate(laid)
+    }
+    for name, table in charts.items():
+        runs.write_beside(output_dir / name, _chart(table).savefig)
+        for group in _others(table)[MOST_GROUPS:]:
+            print(f"Not in {name}, which has no room for it: {group.name}")
+    for path in output_dir.glob("comparison*.png"):
+        if path.name not in charts:  # of an earlier sweep
+            path.unlink()
     print(f"\n{output_dir}")
     for path in sorted(output_dir.iterdir()):
         print(f"  {path.name}")
 
 
+def _others(table):
+    return [group for group in table.groups if group is not table.reference]
+
+
 def _chart(table):
     """Draws the reference, then the others, the best mAP first."""
-    reference = table.reference
-    others = [group for group in table.groups if group is not reference]
-    others = others[:MOST_GROUPS]
+    reference, others = table.reference, _others(table)[:MOST_GROUPS]
     classes = list(reference.runs[0].report["AP"])
 
     def over_classes(groups, numbers):

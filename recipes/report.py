@@ -145,7 +145,8 @@ def _sections(card, model, data, answers, report):
         ),
         "Worst errors": (
             "The images of the highest mean cross-entropy. Above: true labels "
-            "that were not given; below: absent ones that were. "
+            "that were not given; below: absent ones that were; in grey the "
+            "nearest to it, where there is none. "
             f"Row by row: {worst_ids}.",
             [(wrong, f"Images with missed and wrong labels: {worst_ids}")],
         ),

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import pathlib
 import shlex
+import shutil
 import sys
 
 import keras
@@ -202,8 +203,17 @@ def train(
             backbone,
             arguments.profile,
         )
+        _compile(run, model, recipe)
+        # What would be wrong later is wrong at once.
+        training.check_distributable(model)
         workers.share(strategy, len(run.watched))
-        _compile(run, model, recipe)  # what is wrong there is wrong at once
+        own_images = recipe.batch_size // workers.count(strategy)
+        if own_images < 2 and (recipe.mixup or recipe.cutmix):
+            raise ValueError(
+                "`mixup` and `cutmix` need two images of a batch in each "
+                f"worker. Received: batch_size={recipe.batch_size}, "
+                f"{workers.count(strategy)} workers"
+            )
 
     def finish():
         alone = training.in_float32(training.of_this_worker(model))
@@ -473,6 +483,8 @@ def _finish(directory, model, recipe, data, card):
     )
     card = {**card, "metrics": report}
     base_path = directory / "export" / card["method"]
+    # That of a run that was killed before its card was written.
+    shutil.rmtree(base_path, ignore_errors=True)
     version = saved_model.export(model, data.classes, base_path, card=card)
     runs.write_json(directory / runs.CARD, card)
     title = f"{card['method']} on {data.test_name}"

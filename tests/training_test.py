@@ -451,7 +451,6 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         best = checkpoints.best(self.directory, "val_mAP")
         self.assertEqual(best.name, "epoch_0004")
         state = json.loads((best / "state.json").read_text())
-        self.assertEqual(state["val_mAP"], 0.5)
         self.assertEqual(
             state["history"], [{"val_mAP": value} for value in values[:4]]
         )

@@ -56,6 +56,7 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             self._write(temporary)
             os.replace(temporary, target)
+            _to_disk(self.directory)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise OSError(
@@ -76,7 +77,6 @@ class Checkpoint(keras.callbacks.Callback):
         self._make_sure_of_room(folder / "room")
         self.model.save_weights(folder / WEIGHTS)
         state = {
-            self.monitor: self.history[-1][self.monitor],
             "history": self.history,
             # Random states are variables, but not weights.
             "random_states": [
@@ -85,9 +85,8 @@ class Checkpoint(keras.callbacks.Callback):
             ],
         }
         (folder / STATE).write_text(json.dumps(state, indent=2))
-        for name in (WEIGHTS, STATE):
-            with open(folder / name, "rb") as file:
-                os.fsync(file.fileno())
+        for path in (folder / WEIGHTS, folder / STATE, folder):
+            _to_disk(path)
 
     def _make_sure_of_room(self, path):
         """Takes as much of the disk as the weights need, and gives it back.
@@ -149,7 +148,7 @@ def best(directory, monitor):
     """
 
     def rank(folder):
-        value = _state(folder)[monitor]
+        value = _state(folder)["history"][-1][monitor]
         # Without a positive example there is no mAP: anything is better.
         return -math.inf if math.isnan(value) else value, folder.name
 
@@ -220,6 +219,15 @@ def _folders(directory):
     """Gives the whole checkpoint folders, in the order of their epochs."""
     folders = pathlib.Path(directory).glob("epoch_*")
     return sorted(folder for folder in folders if folder.suffix != ".tmp")
+
+
+def _to_disk(path):
+    """Waits until a file, or the names in a folder, would survive a crash."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _state(folder):

@@ -7,7 +7,7 @@ history.csv       one row an epoch
 checkpoints/      the last and the best epoch, for `--resume`
 preliminary/      history, checkpoints, tensorboard of an earlier phase
 global/, open/, gates/    history, tensorboard of RGNN's first three stages
-tensorboard/      event files
+tensorboard/      event files, the trace of `--profile`
 model.keras       the best epoch's model
 predictions.npz   image_ids, targets, probabilities of the test split, and what
                   else a method gives: predicted labels, their sequence

@@ -109,8 +109,8 @@ def check_distributable(model):
 
     Raises:
         ValueError: If it was built under a `MirroredStrategy` and compiled
-            with gradient accumulation, several steps in one execution, or
-            XLA; names the option.
+            with gradient accumulation, several steps in one execution, XLA, or
+            a loss that is scaled over several replicas; names the option.
     """
     mirrored = (
         tf.distribute.MirroredStrategy,
@@ -130,6 +130,14 @@ def check_distributable(model):
         raise ValueError(
             "`steps_per_execution` must be 1 under `MirroredStrategy`. "
             f"Received: steps_per_execution={model.steps_per_execution}"
+        )
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if scaled and replicas > 1:
+        # Keras asks one replica whether the gradients of all are finite.
+        raise ValueError(
+            "A loss is scaled on one replica only; take mixed_bfloat16. "
+            f"Received: mixed_float16 with {replicas} replicas"
         )
     if model.jit_compile:
         raise ValueError(
@@ -278,7 +286,7 @@ def of_this_worker(model):
     return alone
 
 
-def predict(model, batches, num_examples):
+def predict(model, batches, num_examples, compute=None):
     """Computes logits, in the order of the examples; a long one shows progress.
 
     Args:
@@ -288,6 +296,8 @@ def predict(model, batches, num_examples):
             multiple of the number of replicas. With several workers they have
             the worker's `zoo.workers.share` of the examples.
         num_examples: int. How many examples there are, of all workers.
+        compute: what `on_one_device` gives of the model, for several workers
+            that predict again and again; `None` to make it.
 
     Returns:
         What the model gives, of all examples: a float32 array of shape
@@ -299,7 +309,9 @@ def predict(model, batches, num_examples):
     strategy = model.distribute_strategy
     if workers.count(strategy) > 1:
         outputs = workers.gather(
-            strategy, _predict_share(model, batches), num_examples
+            strategy,
+            _predict_share(compute or on_one_device(model), batches),
+            num_examples,
         )
     else:
         outputs = _predict_all(model, batches, num_examples)
@@ -310,9 +322,8 @@ def predict(model, batches, num_examples):
     return outputs
 
 
-def _predict_share(model, batches):
+def _predict_share(compute, batches):
     """Predicts on one device; `predict` of Keras would wait for all workers."""
-    compute = on_one_device(model)
     outputs = [
         tf.nest.map_structure(lambda x: x.numpy(), compute(inputs))
         for inputs, _ in batches
@@ -379,11 +390,13 @@ class AverageStatistics(keras.callbacks.Callback):
     """
 
     def on_epoch_end(self, epoch, logs=None):
-        """Averages the weights that are not trained."""
+        """Averages the statistics of the layers that are trained."""
         statistics = [
             variable
-            for variable in self.model.non_trainable_variables
-            if variable.aggregation == "none" and variable.dtype == "float32"
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization)
+            and layer.trainable
+            for variable in (layer.moving_mean, layer.moving_variance)
         ]
         workers.average(self.model.distribute_strategy, statistics)
 
@@ -429,15 +442,18 @@ class Validation(keras.callbacks.Callback):
         self.targets = targets
         self.prefix = prefix
         self.directory = directory
+        self.compute = None
         # Of the last epoch, (num_examples, num_classes) and (num_classes,).
         self.probabilities = None
         self.average_precision = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Predicts and measures."""
+        predictor = self.predictor or self.model
+        self.compute = self.compute or on_one_device(predictor)
         try:
             logits = predict(
-                self.predictor or self.model, self.batches, len(self.targets)
+                predictor, self.batches, len(self.targets), self.compute
             )
         except FloatingPointError as error:
             raise FloatingPointError(
@@ -713,7 +729,9 @@ def callbacks(
 
 
 def _advice(directory):
-    folder = checkpoints.last(directory) or "none"
+    folder = "in the chief's folder"
+    if workers.is_chief():
+        folder = checkpoints.last(directory) or "none"
     return (
         f"The last good checkpoint is {folder}. A lower learning rate, or a "
         "longer warm-up, often helps."

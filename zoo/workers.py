@@ -147,14 +147,16 @@ def spread(strategy, variables):
     """
     if count(strategy) == 1:
         return
-    for variable in variables:
-        value = keras.ops.convert_to_numpy(variable)
-        if not is_chief():
-            value = np.zeros_like(value)
-        exact = value.dtype
-        if not np.issubdtype(exact, np.floating):  # seeds are uint32
-            value = value.astype("int64")
-        variable.assign(total(strategy, value).astype(exact))
+    share = int(is_chief())  # the others add nothing
+    for kind in ("float32", "int64"):  # seeds are uint32
+        some = [
+            v for v in variables if ("float" in v.dtype) == (kind[0] == "f")
+        ]
+        values = [keras.ops.convert_to_numpy(v) * share for v in some]
+        values = [np.asarray(value, kind) for value in values]
+        sums = _totals(strategy, values) if some else []
+        for variable, value in zip(some, sums, strict=True):
+            variable.assign(value.astype(variable.dtype))
 
 
 def gather(strategy, outputs, num_examples):
@@ -200,6 +202,17 @@ def total(strategy, array):
     return strategy.reduce("SUM", values, axis=None).numpy()
 
 
+def _totals(strategy, arrays):
+    """Sums arrays of one dtype over the workers, in one exchange."""
+    ends = np.cumsum([array.size for array in arrays])
+    flat = np.concatenate([array.ravel() for array in arrays])
+    parts = np.split(total(strategy, flat), ends[:-1])
+    return [
+        part.reshape(array.shape)
+        for part, array in zip(parts, arrays, strict=True)
+    ]
+
+
 def average(strategy, variables):
     """Sets variables to their means over all replicas of all workers.
 
@@ -213,13 +226,8 @@ def average(strategy, variables):
         np.mean(strategy.experimental_local_results(variable.value), axis=0)
         for variable in variables
     ]
-    ends = np.cumsum([mean.size for mean in means])
-    flat = np.concatenate([mean.ravel() for mean in means])  # one exchange
-    flat = total(strategy, flat) / count(strategy)
-    for variable, mean in zip(
-        variables, np.split(flat, ends[:-1]), strict=True
-    ):
-        variable.assign(mean.reshape(variable.shape))
+    for variable, mean in zip(variables, _totals(strategy, means), strict=True):
+        variable.assign(mean / count(strategy))
 
 
 @contextlib.contextmanager
@@ -227,12 +235,12 @@ def named_if_lost():
     """Says what to do where another worker does not answer any more.
 
     Raises:
-        ConnectionError: In place of TensorFlow's error.
+        ConnectionError: In place of TensorFlow's error of an exchange.
     """
     try:
         yield
     except LOST as error:
-        if cluster()[1] == 1:
+        if cluster()[1] == 1 or "ollective" not in str(error):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise ConnectionError(
@@ -248,8 +256,7 @@ def prepare(model):
     Keras 3.15 does two things there that fail: it builds the loss by the mean
     of a batch over all workers, which it takes for a tensor, and it takes means
     of logs that are scalars over an axis. Our models and losses are built
-    before, and the logs are alike in every replica: their metrics sum over
-    replicas by themselves.
+    before; logs are averaged over the replicas, as Keras does in one worker.
 
     Args:
         model: compiled `keras.Model`. To be called after each `compile`.
@@ -261,12 +268,18 @@ def prepare(model):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
 
+    names = []
+
+    def step(batch):
+        logs = model.train_step(batch)
+        names[:] = logs
+        return tf.stack([tf.cast(log, "float32") for log in logs.values()])
+
     @tf.function(reduce_retracing=True)
     def train_function(iterator):
-        logs = strategy.run(model.train_step, args=(next(iterator),))
-        return tf.nest.map_structure(
-            lambda log: strategy.experimental_local_results(log)[0], logs
-        )
+        logs = strategy.run(step, args=(next(iterator),))
+        logs = strategy.reduce("MEAN", logs, axis=None)  # one exchange
+        return dict(zip(names, tf.unstack(logs), strict=True))
 
     model.train_function = train_function
     model._maybe_symbolic_build = lambda **_: None

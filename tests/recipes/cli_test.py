@@ -357,7 +357,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_a_finished_run_is_not_overwritten(self):
         before = (self.csra / "model.keras").read_bytes()
-        flags = (*self.flags, "--output_dir", self.csra)
+        flags = (*self.flags, "--epochs", 2, "--output_dir", self.csra)
         _, err, code = run(train_csra.main, *flags)
         self.assertEqual(code, 1)
         self.assertIn("holds a finished run", err)

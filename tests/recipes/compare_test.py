@@ -1,3 +1,5 @@
+import contextlib
+import io
 import pathlib
 from unittest import mock
 
@@ -76,13 +78,30 @@ class CompareTest(tf.test.TestCase):
         self.assertEqual((names, gains.shape), (["csra"], (0, 4)))
 
     def test_more_rows_than_colours(self):
-        for k in range(13):
+        for k in range(10):
             write_run(self.home / str(k), "fan", 0, dim=k)
         out, err, code = run(
             compare.main, *self.folders(), "--output_dir", self.output
         )
         self.assertEqual(code, 0, err)
-        self.assertIn("comparison.png has the reference and 10 best rows", out)
+        text = (self.output / "comparison.txt").read_text()
+        *_, worst = [w for w in text.splitlines() if w[:3] in ("fan", "csr")]
+        worst = worst.partition("  ")[0]
+        self.assertIn(
+            f"Not in comparison.png, which has no room for it: {worst}\n", out
+        )
+        self.assertEqual(out.count("Not in"), 1)
+
+    def test_files_of_an_earlier_sweep_are_replaced(self):
+        self.output.mkdir()
+        for name in ("comparison_2.png", "comparison.txt", "mine.png"):
+            (self.output / name).write_text("old")
+        with contextlib.redirect_stdout(io.StringIO()):
+            compare.compare(self.folders()[:-1], self.output)
+        names = {path.name for path in self.output.iterdir()}
+        self.assertIn("mine.png", names)
+        self.assertNotIn("comparison_2.png", names)
+        self.assertIn("csra", (self.output / "comparison.txt").read_text())
 
     def test_names_what_is_wrong(self):
         self.output.mkdir()

@@ -20,11 +20,10 @@ KILL = """
     import os, signal, sys
     import keras
     from recipes import train_csra
-    from zoo import checkpoints
 
     moment, arguments = sys.argv[1], sys.argv[2:]
     fit, save = keras.Model.fit, keras.Model.save_weights
-    replace, rename = os.replace, checkpoints.pathlib.Path.rename
+    replace = os.replace
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -25,6 +25,8 @@ class Example:
         size: `None`, or height and width of the file's image in pixels, where
             the data set's annotations say it. The file itself is not asked.
             A box is a share of it.
+        span: `None`, or offset and length in bytes of the record that holds
+            the image, in the shard that is `image_path`.
         regions: `None`, or where a method is to look, best first: float32
             array of shape `(num_regions, 4)`, in the units of `boxes`.
     """

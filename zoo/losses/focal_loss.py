@@ -1,6 +1,7 @@
 """The focal loss, which hard answers dominate."""
 
 import keras
+from keras import ops
 
 from zoo.losses.multi_label_loss import MultiLabelLoss, mean_over_classes
 
@@ -22,7 +23,7 @@ class FocalLoss(MultiLabelLoss):
         loss    = alpha_t (1 - p_t)**gamma cross-entropy(y, p)
 
     as in `keras.losses.BinaryFocalCrossentropy`, which knows no unknown
-    targets; y may lie between 0 and 1. The loss of an image is the mean over
+    targets and clips the sigmoid; y may lie between 0 and 1. The loss of an image is the mean over
     its classes, where the paper has a sum, so that it takes the learning rates
     of `BinaryCrossentropy`.
 
@@ -43,7 +44,6 @@ class FocalLoss(MultiLabelLoss):
 
     Example:
 
-    >>> from keras import ops
     >>> loss = FocalLoss(unknown="ignore")
     >>> targets, logits = ops.array([[1.0, -1.0]]), ops.array([[0.0, 9.0]])
     >>> round(float(loss(targets, logits)), 4)  # 0.25 * 0.5**2 * log 2
@@ -64,14 +64,13 @@ class FocalLoss(MultiLabelLoss):
         self.alpha = alpha
 
     def image_losses(self, targets, known, logits):
-        losses = keras.losses.binary_focal_crossentropy(
-            targets[..., None],  # Keras' mean is over an axis of one
-            logits[..., None],
-            apply_class_balancing=True,
-            alpha=self.alpha,
-            gamma=self.gamma,
-            from_logits=True,
-        )
+        # From logits: a sigmoid that is clipped gives the worst of the wrong
+        # answers, which count most, no gradient.
+        losses = ops.binary_crossentropy(targets, logits, from_logits=True)
+        wrong = targets * ops.sigmoid(-logits)
+        wrong += (1 - targets) * ops.sigmoid(logits)
+        weights = targets * self.alpha + (1 - targets) * (1 - self.alpha)
+        losses *= weights * ops.power(wrong, self.gamma)
         return mean_over_classes(losses, known)
 
     def get_config(self):

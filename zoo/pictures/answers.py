@@ -154,8 +154,8 @@ def worst_errors(
     names = canvas.names(classes)
     columns = min(len(images), IMAGES_A_ROW)
     rows = -(-len(images) // columns)
-    # Of 7 points a line, a name of each kind and those that are left out.
-    height = 2.4 + 2 * (MOST_ERRORS + 1) * 0.125 + 0.3
+    # Room for all lines, of 7 points each, above and below a whole image.
+    height = 2.4 + 2 * (MOST_ERRORS + 1) * 0.125 + 0.3  # inches
     figure, axes = canvas.subplots(
         rows, columns, (2.4 * columns, height * rows)
     )
@@ -166,10 +166,8 @@ def worst_errors(
         axes, images, targets, probabilities, predicted, strict=False
     ):
         order = np.argsort(-row, kind="stable")
-        present, absent = (
-            order[target[order] == 1][::-1],
-            order[target[order] == 0],
-        )
+        present = order[target[order] == 1][::-1]
+        absent = order[target[order] == 0]
         axis.imshow(canvas.as_uint8(image))
         axis.set_xticks([])
         axis.set_yticks([])

@@ -8,6 +8,7 @@ from zoo.pictures import canvas
 MOST_GROUPS = 10  # that have a colour of their own, beside the reference
 MOST_INCHES = 14  # of a column's height, while there are few columns
 MOST_COLUMNS = 4
+HIGHEST = 300  # inches, at 100 pixels each: Matplotlib draws no more than 655
 OF_A_CLASS = 0.8  # of its bars together, where classes are 1 apart
 
 
@@ -68,7 +69,9 @@ def differences(names, ap, deviations, gains, gain_deviations, classes, title):
     width = 0.075 * max(map(len, labels)) + 2.4 * panels
     height = 1.2 + 0.18 * len(names) + inches * len(columns[0])
     figure, axes = canvas.subplots(
-        1, panels * len(columns), (max(width * len(columns), 6.5), height)
+        1,
+        panels * len(columns),
+        (max(width * len(columns), 6.5), min(height, HIGHEST)),
     )
     for i, column in enumerate(columns):
         left, *right = axes[panels * i : panels * (i + 1)]

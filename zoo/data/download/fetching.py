@@ -118,7 +118,8 @@ def _received(url, part, size):
         _check_size(url, response, have, size)
         with part.open("r+b" if have else "wb", buffering=0) as file:
             file.seek(have)
-            while chunk := _read(response):
+            # One that sends more than there is must not fill the disk.
+            while have <= size and (chunk := _read(response)):
                 file.write(chunk)
                 have += len(chunk)
                 yield have

@@ -113,7 +113,7 @@ def read(
     progress = Progress("Compared", num_examples, "examples")
 
     def read_shard(shard):
-        if problem := _problem(root, shard):
+        if problem := problem(root, shard):
             return problem
         found = list(_examples(str(root / shard["file"])))
         progress.add(shard["num_examples"])
@@ -164,7 +164,7 @@ def _index(root):
     )
 
 
-def _problem(root, shard):
+def problem(root, shard):
     """Says how a shard differs from the index; `None` where it does not."""
     path = root / shard["file"]
     try:

@@ -16,7 +16,7 @@ from zoo import runs
 from zoo.data import encoded
 from zoo.data.example import Dataset
 from zoo.data.progress import Progress
-from zoo.data.shards import images, records
+from zoo.data.shards import images, reading, records
 
 MEGABYTES = 150  # of image files in a shard
 
@@ -224,8 +224,8 @@ def _identity(index):
 
 
 def _is_written(directory, shard):
-    path = directory / shard["file"]
-    return path.is_file() and path.stat().st_size == shard.get("bytes")
+    # Also its contents: a machine that went down may have lost some.
+    return "bytes" in shard and reading.problem(directory, shard) is None
 
 
 def _check_room(directory, num_bytes):
@@ -319,7 +319,7 @@ def _image(location, largest_side):
     """Gives an image's bytes, its new size, and "" or why it is left out."""
     try:
         image_bytes = encoded.read_bytes(*location)
-    except OSError:
+    except FileNotFoundError:
         return None, None, encoded.absence(location[0])
     try:
         return *images.fitted(image_bytes, largest_side), ""
