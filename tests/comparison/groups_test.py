@@ -33,6 +33,12 @@ class GroupsTest(tf.test.TestCase):
         )
         self.assertEqual(table.notes, [])
 
+    def test_runs_are_in_the_order_of_their_seeds(self):
+        folders = sorted(self.home.iterdir(), reverse=True)
+        (table,) = comparison.tables(comparison.read(folders)[0])
+        for group in table.groups:
+            self.assertEqual(group.seeds, sorted(group.seeds))
+
     def test_the_best_is_first(self):
         for k in range(3):
             write_run(self.home / str(k), "csra", 0, num_heads=2 + k)

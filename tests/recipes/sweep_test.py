@@ -46,7 +46,7 @@ class SweepTest(parameterized.TestCase, tf.test.TestCase):
         ("--dataset imagenet", "invalid choice: 'imagenet'"),
     )
     def test_refuses_what_it_gives_itself(self, flags, message):
-        _, err, code = run(sweep.main, "csra", *flags.split())
+        _, err, code = run(sweep._parse, "csra", *flags.split())
         self.assertEqual(code, 2)
         self.assertIn(message, err)
 
