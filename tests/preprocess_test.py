@@ -35,10 +35,7 @@ decode = tf.function(preprocess.decode, input_signature=[BYTES])
 decode_crop = tf.function(
     preprocess.decode_crop, input_signature=[BYTES, tf.TensorSpec((4,))]
 )
-image_shape = tf.function(
-    lambda image_bytes: preprocess.open_image(image_bytes).shape,
-    input_signature=[BYTES],
-)
+image_shape = tf.function(preprocess.image_shape, input_signature=[BYTES])
 
 
 class PreprocessTest(parameterized.TestCase, tf.test.TestCase):
@@ -246,3 +243,44 @@ class OrientationTest(tf.test.TestCase):
     def test_a_hostile_header_ends(self):
         image_bytes = jpeg(segment(0xEF, b"") * 5000, rotated(6)[2:])
         self.assertEqual(decode(image_bytes).shape[0], 90)
+
+
+class WindowTest(parameterized.TestCase, tf.test.TestCase):
+    """Windows of JPEGs at a part of their size, for training."""
+
+    @parameterized.product(orientation=(*range(1, 9),), halvings=(*range(4),))
+    def test_halved_pixels_are_means_of_those_they_say(
+        self, orientation, halvings
+    ):
+        # Grey, since colours of a JPEG are coarse already.
+        grey = picture(160, 240).convert("L").convert("RGB")
+        turned = segment(0xE1, b"Exif\0\0" + exif(orientation))
+        image_bytes = jpeg(turned, image=grey, quality=95)
+        whole = preprocess.decode(image_bytes).numpy().astype("float32")
+        asked = np.array([[13, 22], [149, 147]])
+        opened = preprocess.open_image(image_bytes)
+        self.assertAllEqual(opened.shape, whole.shape[:2])
+        image, window = preprocess.decode_window(
+            opened, *tf.constant(asked, "int32"), halvings
+        )
+        ratio = 2**halvings
+        start, end = (corner.numpy() for corner in window)
+        self.assertAllGreaterEqual(start - asked[0], 0)
+        self.assertAllGreaterEqual(asked[1] - end, 0)
+        self.assertAllLess(start - asked[0], ratio)
+        self.assertAllLess(asked[1] - end, ratio)
+        self.assertAllEqual(image.shape[:2], (end - start) // ratio)
+        for y, x in itertools.product(*map(range, image.shape[:2])):
+            top, left = start + ratio * np.array([y, x])
+            block = whole[top : top + ratio, left : left + ratio]
+            difference = image[y, x].numpy() - block.mean((0, 1))
+            self.assertLess(np.abs(difference).max(), 4, (y, x))
+
+    def test_other_formats_are_whole(self):
+        image_bytes = encoded(picture(), format="PNG")
+        opened = preprocess.open_image(image_bytes)
+        corners = tf.constant([[3, 5], [80, 99]])
+        image, window = preprocess.decode_window(opened, *corners, 2)
+        whole = preprocess.decode(image_bytes)
+        self.assertAllEqual(image, whole[3:80, 5:99])
+        self.assertAllEqual(window, corners)
