@@ -322,6 +322,35 @@ def by_name(voc, coco, wider=None, normalizations=None, **tiny):
     return {**recipes, **added}
 
 
+def data_and_backbone():
+    """Gives the parser, to be another's parent, of what chooses a recipe."""
+    choice = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    choice.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="scenes",
+        help="(default: scenes, which is drawn when it is first used)",
+    )
+    choice.add_argument(
+        "--backbone",
+        choices=BACKBONES,
+        default="tiny",
+        help="network from pixels to features (default: tiny)",
+    )
+    return choice
+
+
+def run_name(method, dataset, backbone, seed):
+    """Names the folder of a run, below that of all.
+
+    Example:
+
+    >>> run_name("csra", "scenes", "tiny", 0)
+    'csra-scenes-tiny-seed0'
+    """
+    return f"{method}-{dataset}-{backbone}-seed{seed}"
+
+
 def parse(description, recipes, argv=None):
     """Reads the flags: one for each field of the recipe, and the common ones.
 
@@ -336,19 +365,7 @@ def parse(description, recipes, argv=None):
     Returns:
         `(arguments, recipe)`: an `argparse.Namespace` and a dataclass.
     """
-    choice = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    choice.add_argument(
-        "--dataset",
-        choices=DATASETS,
-        default="scenes",
-        help="(default: scenes, which is drawn when it is first used)",
-    )
-    choice.add_argument(
-        "--backbone",
-        choices=BACKBONES,
-        default="tiny",
-        help="network from pixels to features (default: tiny)",
-    )
+    choice = data_and_backbone()
     known, _ = choice.parse_known_args(argv)
     name = f"{known.dataset}/{known.backbone}"
     recipe = recipes.get(name, recipes[known.dataset])

@@ -2,13 +2,17 @@ r"""Compares finished runs: mean and deviation over seeds, class by class.
 
 Run:    python recipes/compare.py runs/*
         python recipes/compare.py runs/* --output_dir comparison
+        python recipes/compare.py runs/* --reference gmp
         python recipes/compare.py runs/* --reference runs/gmp-scenes-tiny-seed0
 
-Runs that differ in their seed only are one row. Differences to the reference
-are paired, seed by seed. Folders without a finished run are named and left out.
-`--output_dir` writes a Markdown table with the commands (comparison.md), a CSV
-file with all numbers of each run (comparison.csv), and a bar chart of the
-differences class by class for each table (comparison.png).
+Runs that differ in their seed only are one row. Runs that were measured on
+other images have a table of their own. Differences to the reference are paired,
+seed by seed. What else differs (from method to method, or commits and versions)
+stands below. Folders without a finished run are named and left out.
+
+`--output_dir` writes the tables (comparison.txt, and comparison.md with the
+commands), all numbers of each run (runs.csv), their means and deviations over
+seeds (means.csv), and for each table a chart, class by class (comparison.png).
 """
 
 import argparse
@@ -36,10 +40,9 @@ def main(argv=None):
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument(
         "--reference",
-        type=pathlib.Path,
-        metavar="RUN",
-        help="run whose group the others are compared with (default: GAP, or "
-        "else the one of the lowest mAP)",
+        metavar="ROW",
+        help="row that the others are compared with, by its name or one of its "
+        "runs (default: GAP, or else the one of the lowest mAP)",
     )
     parser.add_argument(
         "--output_dir", type=pathlib.Path, help="new folder for the files"
@@ -63,7 +66,8 @@ def compare(directories, output_dir=None, reference=None):
         reference: as `zoo.comparison.tables`.
 
     Raises:
-        ValueError: If none of the folders holds a finished run.
+        ValueError: If none of the folders holds a finished run, or the
+            reference is none of the rows.
     """
     found, others = comparison.read(directories)
     if others:
@@ -82,52 +86,61 @@ def compare(directories, output_dir=None, reference=None):
 def _write(output_dir, laid):
     """Writes each file beside and renames it."""
     texts = {
+        "comparison.txt": "\n\n".join(map(comparison.text, laid)) + "\n",
         "comparison.md": "\n\n".join(map(comparison.markdown, laid)) + "\n",
-        "comparison.csv": comparison.as_csv(laid),
+        "runs.csv": comparison.runs_csv(laid),
+        "means.csv": comparison.means_csv(laid),
     }
     for name, text in texts.items():
         runs.write_beside(
-            output_dir / name, lambda path, text=text: path.write_text(text)
+            output_dir / name,
+            lambda path, text=text: path.write_text(text, "utf-8"),
         )
-    for path in output_dir.glob("comparison*.png"):  # of an earlier sweep
-        path.unlink()
-    charts = [
-        (table, others)
-        for table in laid
-        if (others := [g for g in table.groups if g is not table.reference])
-    ]
-    for i, (table, others) in enumerate(charts):
-        for group in others[MOST_GROUPS:]:
-            print(f"Not in the chart, which has room for others: {group.name}")
-        number = "" if i == 0 else f"_{i + 1}"
-        runs.write_beside(
-            output_dir / f"comparison{number}.png",
-            _chart(table, others[:MOST_GROUPS]).savefig,
-        )
+    charts = {
+        f"comparison{f'_{i + 1}' if len(laid) > 1 else ''}.png": table
+        for i, table in enumerate(laid)
+    }
+    for name, table in charts.items():
+        runs.write_beside(output_dir / name, _chart(table).savefig)
+        for group in _others(table)[MOST_GROUPS:]:
+            print(f"Not in {name}, which has no room for it: {group.name}")
+    for path in output_dir.glob("comparison*.png"):
+        if path.name not in charts:  # of an earlier sweep
+            path.unlink()
     print(f"\n{output_dir}")
     for path in sorted(output_dir.iterdir()):
         print(f"  {path.name}")
 
 
-def _chart(table, groups):
-    classes = list(table.reference.runs[0].report["AP"])
-    found = np.array(
-        [
-            [
-                comparison.mean_and_deviation(
-                    comparison.paired(group, table.reference, "AP", name)
-                )
-                for name in classes
-            ]
+def _others(table):
+    return [group for group in table.groups if group is not table.reference]
+
+
+def _chart(table):
+    """Draws the reference, then the others, the best mAP first."""
+    reference, others = table.reference, _others(table)[:MOST_GROUPS]
+    classes = list(reference.runs[0].report["AP"])
+
+    def over_classes(groups, numbers):
+        """Gives means and deviations, each (groups, classes)."""
+        found = [
+            comparison.mean_and_deviation(numbers(group, ("AP", name)))
             for group in groups
+            for name in classes
         ]
-    )  # (groups, classes, 2)
+        return np.reshape(found, (len(groups), len(classes), 2)).transpose(
+            2, 0, 1
+        )
+
+    ap = over_classes([reference, *others], lambda g, path: g.values(*path))
+    gains = over_classes(
+        others, lambda g, path: comparison.paired(g, path, reference)
+    )
     return pictures.differences(
-        [group.name for group in groups],
-        found[..., 0],
-        found[..., 1],
+        [group.name for group in (reference, *others)],
+        *(*ap, *gains),
         classes,
-        table.reference.name,
+        f"{table.images}, AP ({table.mode}) in per cent",
     )
 
 

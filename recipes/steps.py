@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from export import saved_model
-from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors
+from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors, run_name
 from recipes.data import Data, read_data, with_regions
 from recipes.losses import make_loss
 from zoo import (
@@ -155,8 +155,8 @@ def train(
     Returns:
         `pathlib.Path` of the run, which has ended.
     """
-    directory = arguments.output_dir or pathlib.Path(
-        f"runs/{method}-{arguments.dataset}-{recipe.backbone}-seed{recipe.seed}"
+    directory = arguments.output_dir or pathlib.Path("runs") / run_name(
+        method, arguments.dataset, recipe.backbone, recipe.seed
     )
     identity = {
         "method": method,
@@ -178,7 +178,8 @@ def train(
         data = read_data(
             arguments.dataset, arguments.data_dir, recipe.validation_fraction
         )
-        identity["data_sha256"] = _digest(data.training, data.validation)
+        identity["data_sha256"] = digest(data.training, data.validation)
+        test_sha256 = digest(data.test)
         _has_ended(strategy, directory, identity, arguments.resume)
         pipeline.steps_per_epoch(data.training, recipe.batch_size)
         data = dataclasses.replace(
@@ -223,6 +224,7 @@ def train(
             **identity,
             **settled,
             "data_dir": data_dir,
+            "test_sha256": test_sha256,
             "num_training_images": len(data.training),
             "num_validation_images": len(data.validation),
             "classes": data.classes,
@@ -283,16 +285,33 @@ def _has_ended(strategy, directory, identity, resume):
     return chief["ended"]
 
 
-def _digest(*parts):
-    """Tells data from other data, by what its examples know of the images."""
-    digest = hashlib.sha256()
+def digest(*parts):
+    """Tells data from other data, by all that its examples know but the pixels.
+
+    The files are not read, so it costs next to nothing, and shards of the same
+    images have the same.
+
+    Args:
+        *parts: lists of `Example`, whose order counts.
+
+    Returns:
+        str, the sha256 of ids, targets, crops, boxes with what they show, and
+        regions.
+    """
+    sha256 = hashlib.sha256()
     for example in itertools.chain(*parts):
-        digest.update(example.image_id.encode())
-        digest.update(example.targets.tobytes())
-        digest.update(example.boxes.tobytes())
-        if example.regions is not None:
-            digest.update(example.regions.tobytes())
-    return digest.hexdigest()
+        sha256.update(example.image_id.encode("utf-8", "surrogateescape"))
+        for array in (
+            example.targets,
+            # As in shards. A reader may give it more precisely.
+            np.array(example.crop or (), "float32"),
+            example.boxes,
+            example.box_classes,
+            example.box_difficult,
+            *([] if example.regions is None else [example.regions]),
+        ):
+            sha256.update(array.tobytes())
+    return sha256.hexdigest()
 
 
 def _compile(run, model, recipe, loss=None):

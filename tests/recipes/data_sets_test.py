@@ -165,7 +165,7 @@ class OwnDataTest(tf.test.TestCase):
         from_files, from_shards = found
         for part in ("training", "validation", "test"):
             self.assertEqual(
-                *(steps._digest(getattr(data, part)) for data in found)
+                *(steps.digest(getattr(data, part)) for data in found)
             )
         self.assertEqual(from_shards.classes, from_files.classes)
         self.assertEqual(from_shards.test_name, "manifest test")
@@ -234,7 +234,9 @@ class ShardsTest(tf.test.TestCase):
             cards.append(json.loads((directory / "card.json").read_text()))
             predictions.append(np.load(directory / "predictions.npz"))
         self.assertIn("--model gap photo.jpg", out)
-        self.assertEqual(*(card["data_sha256"] for card in cards))
+        for name in ("data_sha256", "test_sha256"):
+            self.assertEqual(*(card[name] for card in cards))
+            self.assertLen(cards[0][name], 64)
         self.assertAllEqual(*(x["image_ids"] for x in predictions))
         self.assertAllClose(*(x["probabilities"] for x in predictions))
         out, err, code = run(evaluate.main, directory)

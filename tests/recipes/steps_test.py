@@ -1,11 +1,15 @@
+import dataclasses
 import json
 import pathlib
 from unittest import mock
 
+import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 from recipes import steps
 from zoo import runs, training, workers
+from zoo.data.example import Example
 
 
 class HasEndedTest(tf.test.TestCase):
@@ -52,3 +56,50 @@ class HasEndedTest(tf.test.TestCase):
             self.check(None, {"seed": 0})
         with self.assertRaisesRegex(ValueError, "no room"):
             self.check({"error": "no room"}, {"seed": 0})
+
+
+class DigestTest(parameterized.TestCase, tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.example = Example(
+            image_id="a",
+            image_path="a.jpg",
+            targets=np.array([1, 0, -1], "float32"),
+            boxes=np.array([[0, 0, 1, 1]], "float32"),
+            box_classes=np.array([0], "int32"),
+            box_difficult=np.array([False]),
+        )
+
+    @parameterized.parameters(
+        {"image_id": "b"},
+        {"targets": np.array([1, 0, 0], "float32")},
+        {"boxes": np.array([[0, 0, 1, 0.5]], "float32")},
+        {"box_classes": np.array([1], "int32")},
+        {"box_difficult": np.array([True])},
+        {"crop": (0.0, 0.0, 0.5, 0.5)},
+        {"regions": np.array([[0, 0, 1, 1]], "float32")},
+    )
+    def test_tells_other_data(self, **change):
+        other = dataclasses.replace(self.example, **change)
+        self.assertNotEqual(steps.digest([self.example]), steps.digest([other]))
+
+    def test_is_the_same_wherever_the_files_are(self):
+        example = dataclasses.replace(self.example, crop=(0.1, 0.2, 0.3, 0.7))
+        moved = dataclasses.replace(
+            example,
+            image_path="test-00000-of-00001.tfrecord",
+            span=(12, 34),
+            size=(5, 6),
+            crop=tuple(np.array(example.crop, "float32").tolist()),
+        )
+        self.assertEqual(steps.digest([example]), steps.digest([moved]))
+
+    def test_order_counts_and_parts_do_not(self):
+        a = self.example
+        b = dataclasses.replace(a, image_id="b")
+        self.assertNotEqual(steps.digest([a, b]), steps.digest([b, a]))
+        self.assertEqual(steps.digest([a, b]), steps.digest([a], [b]))
+
+    def test_names_of_any_bytes(self):
+        example = dataclasses.replace(self.example, image_id="caf\udce9")
+        self.assertLen(steps.digest([example]), 64)
