@@ -100,7 +100,8 @@ def targets_of(model):
 
 def answer_losses():
     """Gives the number of every loss, for both meanings of -1."""
-    logits = 6 * uniform(2, NUM_CLASSES) - 3
+    # Also beyond where a sigmoid is 0 or 1 in float32.
+    logits = 60 * uniform(2, NUM_CLASSES) - 30
     return {
         f"{name}/{unknown}": keras.ops.convert_to_numpy(
             loss(unknown=unknown)(TARGETS, logits)

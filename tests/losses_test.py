@@ -325,3 +325,12 @@ class ClassBalancedWeightsTest(parameterized.TestCase, tf.test.TestCase):
     def test_names_a_bad_argument(self, positives, beta, received):
         with self.assertRaisesRegex(ValueError, f"Received: {received}"):
             class_balanced_weights(positives, beta)
+
+
+class FocalLossTest(tf.test.TestCase):
+    def test_the_worst_answers_teach(self):
+        logits = tf.Variable([[-90.0, -30.0, 30.0]])
+        with tf.GradientTape() as tape:
+            value = FocalLoss(alpha=0.5)([[1.0, 1.0, 0.0]], logits)
+        gradient = tape.gradient(value, logits)
+        self.assertAllClose(gradient, [[-1 / 6, -1 / 6, 1 / 6]])

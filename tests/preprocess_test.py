@@ -35,10 +35,7 @@ decode = tf.function(preprocess.decode, input_signature=[BYTES])
 decode_crop = tf.function(
     preprocess.decode_crop, input_signature=[BYTES, tf.TensorSpec((4,))]
 )
-image_shape = tf.function(
-    lambda image_bytes: preprocess.open_image(image_bytes).shape,
-    input_signature=[BYTES],
-)
+image_shape = tf.function(preprocess.image_shape, input_signature=[BYTES])
 
 
 class PreprocessTest(parameterized.TestCase, tf.test.TestCase):
@@ -125,6 +122,68 @@ class PreprocessTest(parameterized.TestCase, tf.test.TestCase):
         plain = preprocess.resize(image, 79, antialias_above=1.5)
         exact = preprocess.resize(image, 79)
         self.assertAllEqual(plain, exact)
+
+    @parameterized.parameters(
+        (90, 120, 48), (90, 120, 119), (31, 200, 64), (200, 31, 64), (1, 7, 5)
+    )
+    def test_antialiasing_is_tensorflows(self, height, width, size):
+        image = np.uint8(noise(height, width, 3))
+        expected = tf.image.resize(image, (size, size), antialias=True)
+        self.assertAllEqual(preprocess.resize(image, size), expected)
+        image = image.astype("float32")
+        self.assertAllEqual(preprocess.resize(image, size), expected)
+
+
+class WindowTest(parameterized.TestCase, tf.test.TestCase):
+    def decode(self, image_bytes, start, end, halvings):
+        opened = preprocess.open_image(image_bytes)
+        image, window = preprocess.decode_window(opened, start, end, halvings)
+        return image.numpy().astype(int), np.array(window)
+
+    @parameterized.product(
+        orientation=tuple(range(1, 9)), halvings=tuple(range(4))
+    )
+    def test_halved_pixels_are_means_of_the_window(self, orientation, halvings):
+        # No side is a multiple of 2.
+        photo = picture(290, 370).crop((0, 0, 361, 283))
+        block = segment(0xE1, b"Exif\0\0" + exif(orientation))
+        image_bytes = jpeg(block, image=photo, quality=95, subsampling=0)
+        whole = preprocess.decode(image_bytes).numpy().astype(int)
+        ratio = 2**halvings
+        asked = np.array([(29, 38), whole.shape[:2]])
+        part, window = self.decode(image_bytes, *asked, halvings)
+        inside = np.stack([window[0] - asked[0], asked[1] - window[1]])
+        self.assertAllInRange(inside, 0, ratio - 1)
+        sides = window[1] - window[0]
+        self.assertAllEqual(sides, ratio * np.array(part.shape[:2]))
+        (top, left), (bottom, right) = window
+        rows, columns = part.shape[:2]
+        means = whole[top:bottom, left:right].reshape(
+            rows, ratio, columns, ratio, 3
+        )
+        difference = np.abs(part - means.mean(axis=(1, 3)))
+        # With a window a single pixel of the file beside it, 6 and more.
+        self.assertLess(difference.mean(), 1.0 if halvings else 0.1)
+
+    def test_the_middle_is_that_of_the_whole(self):
+        image_bytes = encoded(picture())
+        whole = preprocess.decode(image_bytes)
+        part, window = self.decode(image_bytes, (20, 30), (70, 101), 0)
+        self.assertAllEqual(window, [(20, 30), (70, 101)])
+        self.assertAllEqual(part[2:-2, 2:-2], whole[22:68, 32:99])
+
+    @parameterized.parameters("png", "webp", "cmyk_jpeg")
+    def test_other_encodings(self, name):
+        image_bytes = ENCODINGS[name]()
+        whole = preprocess.decode(image_bytes).numpy().astype(int)
+        part, window = self.decode(image_bytes, (16, 32), (80, 112), 2)
+        self.assertAllEqual(window, [(16, 32), (80, 112)])
+        if name == "cmyk_jpeg":
+            means = whole[16:80, 32:112].reshape(16, 4, 20, 4, 3)
+            difference = np.abs(part - means.mean(axis=(1, 3)))
+            self.assertLess(difference.mean(), 3)
+        else:
+            self.assertAllEqual(part, whole[16:80, 32:112])
 
 
 class OrientationTest(tf.test.TestCase):

@@ -91,6 +91,11 @@ def open_image(image_bytes):
         tf.errors.InvalidArgumentError: If the bytes are not an image or have
             a `fault`.
     """
+
+    def of_others():
+        pixels = _pixels(image_bytes)
+        return pixels, tf.shape(pixels)[:2]
+
     image_bytes = _checked(image_bytes)
     is_jpeg = tf.io.is_jpeg(image_bytes)
     pixels, stored_shape = tf.cond(
@@ -99,9 +104,8 @@ def open_image(image_bytes):
             tf.zeros((0, 0, 3), "uint8"),
             tf.io.extract_jpeg_shape(image_bytes)[:2],
         ),
-        lambda: _with_shape(_pixels(image_bytes)),
+        of_others,
     )
-    pixels = tf.ensure_shape(pixels, (None, None, 3))
     orientation = _orientation(image_bytes)
     shape = _swap_sides(stored_shape, orientation)
     return Opened(image_bytes, is_jpeg, pixels, orientation, shape)
@@ -195,7 +199,7 @@ def resize(image, image_size, antialias_above=1.0):
         image_size: int. Height and width of the result, in pixels.
         antialias_above: float, at least 1. Where a side shrinks by a larger
             factor, all pixels are averaged, as Pillow does, else only the
-            nearest four, in a fifth of the time; up to 1 that is the same.
+            nearest four, in a third of the time; up to 1 that is the same.
 
     Returns:
         float32 tensor of shape `(image_size, image_size, 3)`, in the range of
@@ -211,7 +215,7 @@ def resize(image, image_size, antialias_above=1.0):
     return tf.ensure_shape(image, (image_size, image_size, 3))
 
 
-def load(image_bytes, image_size, crop=None, antialias_above=1.0):
+def load(image_bytes, image_size, crop=None):
     """Turns encoded bytes into what every model takes.
 
     Args:
@@ -219,7 +223,6 @@ def load(image_bytes, image_size, crop=None, antialias_above=1.0):
         image_size: int. Height and width of the result, in pixels.
         crop: `None`, or a float tensor `(4,)`: ymin xmin ymax xmax, 0 to 1 of
             the image.
-        antialias_above: float, at least 1, see `resize`.
 
     Returns:
         float32 tensor of shape `(image_size, image_size, 3)`, RGB, 0 to 255.
@@ -238,7 +241,7 @@ def load(image_bytes, image_size, crop=None, antialias_above=1.0):
         image = decode(image_bytes)
     else:
         image = decode_crop(image_bytes, crop)
-    return resize(image, image_size, antialias_above)
+    return resize(image, image_size)
 
 
 def fault(image_bytes):
@@ -348,10 +351,6 @@ def _pixels(image_bytes, ratio=1):
         ),
     )
     return tf.ensure_shape(image[..., :3], (None, None, 3))
-
-
-def _with_shape(image):
-    return image, tf.shape(image)[:2]
 
 
 # The eight orientations: those above 4 swap rows and columns, then two bits

@@ -7,7 +7,9 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from PIL import Image
 
+from tests.encodings import encoded, exif, jpeg, picture, segment, upright
 from zoo import preprocess
 from zoo.data import augment, pipeline
 from zoo.data.example import Example
@@ -237,7 +239,7 @@ def white(image):
     if not len(rows):
         return np.zeros(4)
     pixels = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
-    return np.divide(pixels, len(image))
+    return np.divide(pixels, (*image.shape[:2], *image.shape[:2]))
 
 
 class RegionsTest(parameterized.TestCase, tf.test.TestCase):
@@ -425,6 +427,91 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
             ValueError, "Received: region_targets=True"
         ):
             pipeline.training_batches(made, 16, 4, 1, 0, region_targets=True)
+
+
+def edges(image):
+    """Finds a white rectangle on black to a part of a pixel, 0 to 1.
+
+    Resizing keeps the sum and the middle of what is bright.
+    """
+    found = []
+    for axis in (1, 0):
+        profile = image[..., 0].mean(axis=axis)
+        profile = profile / np.median(profile[profile > profile.max() / 2])
+        middle = (profile * (np.arange(len(profile)) + 0.5)).sum()
+        middle, side = middle / profile.sum(), profile.sum()
+        found.append(np.array([middle - side / 2, middle + side / 2]))
+    return np.stack(found, axis=1).flatten() / len(image)
+
+
+class LargePhotosTest(parameterized.TestCase, tf.test.TestCase):
+    """A large JPEG is decoded at a part of its size, but in training only."""
+
+    def make(self, image_bytes, **changes):
+        path = pathlib.Path(self.get_temp_dir()) / "photo"
+        path.write_bytes(image_bytes)
+        [example] = examples(self.get_temp_dir(), 1)
+        return dataclasses.replace(example, image_path=str(path), **changes)
+
+    def first(self, example, size, **arguments):
+        batches = pipeline.training_batches(
+            [example], size, 1, epochs=1, seed=0, crop_area=1.0, **arguments
+        )
+        [(images, _)] = batches.as_numpy_iterator()
+        return images[0]
+
+    def test_is_halved_while_it_still_shrinks(self):
+        self.assertEqual(pipeline.TRAINING_ANTIALIAS, 1.5)
+        sizes = {10: 3, 25: 3, 26: 2, 50: 2, 51: 1, 100: 1, 101: 0, 300: 0}
+        for size, expected in sizes.items():
+            with self.subTest(size):
+                for sides in ((300.0, 400.0), (400.0, 300.0)):
+                    found = pipeline._halvings(tf.constant(sides), size)
+                    self.assertEqual(found, expected)
+
+    @parameterized.parameters(
+        (300, 400, 48, "JPEG"), (3000, 4000, 448, "JPEG"), (300, 400, 48, "PNG")
+    )
+    def test_pixels_are_near_the_exact_ones(self, height, width, size, format):
+        example = self.make(encoded(picture(height, width), format))
+        [(exact, _)] = pipeline.evaluation_batches([example], size, 1)
+        pillows = upright(pathlib.Path(example.image_path).read_bytes())
+        pillows = pillows.resize((size, size), Image.BILINEAR)
+        self.assertAllClose(exact[0], pillows, rtol=0, atol=1.001)
+        image = self.first(example, size)
+        difference = min(
+            (np.abs(x - exact[0]) for x in (image, image[:, ::-1])),
+            key=np.mean,
+        )
+        if format == "PNG":
+            self.assertAllEqual(difference, np.zeros_like(difference))
+        else:
+            # On this picture, which is all edges; on photos it is less.
+            self.assertBetween(difference.mean(), 0.01, 1.5)
+        # No augmentation, no cheaper pixels.
+        image = self.first(example, size, flip=False)
+        self.assertAllEqual(image, exact[0])
+
+    @parameterized.parameters(1, 3, 6, 8)
+    def test_regions_follow_exactly(self, orientation):
+        pixels = np.zeros((603, 907, 3), "uint8")
+        pixels[211:401, 307:613] = 255
+        block = segment(0xE1, b"Exif\0\0" + exif(orientation))
+        image_bytes = jpeg(block, image=Image.fromarray(pixels), quality=95)
+        shown = np.asarray(upright(image_bytes))
+        region = np.float32([white(shown)])
+        example = self.make(image_bytes, regions=region)
+        batches = pipeline.training_batches(
+            [example] * 4, 48, 4, epochs=6, seed=0, crop_area=0.7
+        )
+        for inputs, _ in batches.as_numpy_iterator():
+            for image, [found] in zip(
+                inputs["image"], inputs["regions"], strict=True
+            ):
+                # A twelfth of a pixel is one of the file, which has 12 in it.
+                self.assertAllClose(
+                    edges(image), found, rtol=0, atol=1 / 48 / 12
+                )
 
 
 class ResizeTest(parameterized.TestCase, tf.test.TestCase):

@@ -420,16 +420,20 @@ def _draw_part(image_bytes, crop, draw, seed, image_size):
     window = _whole_pixels(
         start + drawn[:2] * sides, start + drawn[2:] * sides, end
     )
-    least = tf.reduce_min(window[1] - window[0])
-    enough = TRAINING_ANTIALIAS * image_size
-    can_halve = least >= (2 * enough, 4 * enough, 8 * enough)
-    halvings = tf.reduce_sum(tf.cast(can_halve, "int32"))
+    halvings = _halvings(window[1] - window[0], image_size)
     image, window = preprocess.decode_window(
         opened, *(tf.cast(corner, "int32") for corner in window), halvings
     )
     view = [(tf.cast(corner, "float32") - start) / sides for corner in window]
     image = preprocess.resize(image, image_size, TRAINING_ANTIALIAS)
     return image, tf.concat(view, axis=0)
+
+
+def _halvings(sides, image_size):
+    """Counts how often both sides can be halved and still shrink by enough."""
+    enough = TRAINING_ANTIALIAS * image_size
+    can_halve = tf.reduce_min(sides) >= (2 * enough, 4 * enough, 8 * enough)
+    return tf.reduce_sum(tf.cast(can_halve, "int32"))
 
 
 def _whole_pixels(start, end, limit):

@@ -23,9 +23,9 @@ class FocalLoss(MultiLabelLoss):
         loss    = alpha_t (1 - p_t)**gamma cross-entropy(y, p)
 
     as in `keras.losses.BinaryFocalCrossentropy`, which knows no unknown
-    targets and clips the sigmoid; y may lie between 0 and 1. The loss of an image is the mean over
-    its classes, where the paper has a sum, so that it takes the learning rates
-    of `BinaryCrossentropy`.
+    targets and clips the sigmoid; y may lie between 0 and 1. The loss of an
+    image is the mean over its classes, where the paper has a sum, so that it
+    takes the learning rates of `BinaryCrossentropy`.
 
     Args:
         gamma: float, at least 1. How much less easy answers count. 0 would be

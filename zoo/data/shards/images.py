@@ -53,10 +53,7 @@ def fitted(image_bytes, largest_side=None):
 # As graphs, since threads then hardly wait for Python's lock.
 _BYTES = [tf.TensorSpec((), "string")]
 _decode = tf.function(preprocess.decode, input_signature=_BYTES)
-_shape = tf.function(
-    lambda image_bytes: preprocess.open_image(image_bytes).shape,
-    input_signature=_BYTES,
-)
+_shape = tf.function(preprocess.image_shape, input_signature=_BYTES)
 
 
 @tf.function(input_signature=_BYTES)

@@ -113,15 +113,15 @@ def read(
     progress = Progress("Compared", num_examples, "examples")
 
     def read_shard(shard):
-        if problem := problem(root, shard):
-            return problem
+        if found := problem(root, shard):
+            return found
         found = list(_examples(str(root / shard["file"])))
         progress.add(shard["num_examples"])
         return found
 
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(read_shard, shards))
-    if problems := [problem for problem in found if isinstance(problem, str)]:
+    if problems := [each for each in found if isinstance(each, str)]:
         raise ValueError(
             f"{len(problems)} of {len(shards)} shards of {split} cannot be "
             "used; copy them again, or write them again in another folder: "
