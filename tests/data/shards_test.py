@@ -192,8 +192,8 @@ class SameTest(WrittenTestCase):
             self.assertEqual(from_shards.classes, from_files.classes)
             self.assertEqual(from_shards.num_missing, 0)
             self.assertEqual(
-                steps._digest(from_shards.examples),
-                steps._digest(from_files.examples),
+                steps.digest(from_shards.examples),
+                steps.digest(from_files.examples),
             )
             for ours, theirs in zip(
                 from_shards.examples, from_files.examples, strict=True
