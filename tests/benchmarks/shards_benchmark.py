@@ -13,14 +13,14 @@ import pathlib
 import tempfile
 
 import numpy as np
-
-from tests.benchmarks.pipeline_benchmark import (
+from pipeline_benchmark import (
     BATCH_SIZE,
     IMAGE_SIZE,
     TURNS,
     examples,
     measure,
 )
+
 from zoo.data import pipeline, shards
 from zoo.data.example import Dataset
 
