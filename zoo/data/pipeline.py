@@ -215,7 +215,7 @@ def training_batches(
     dataset = dataset.batch(batch_size // share[1], drop_remainder=True)
     if mixed:
         dataset = dataset.map(mix, num_parallel_calls=2)
-    return _without_autotune(dataset.prefetch(2))
+    return _with_options(dataset.prefetch(2))
 
 
 def cached_batches(features, targets, batch_size, epochs, seed, first_epoch=0):
@@ -289,7 +289,7 @@ def evaluation_batches(examples, image_size, batch_size):
     whole = _all_whole(examples)
     dataset = tf.data.Dataset.range(len(examples))
     dataset = dataset.map(load, num_parallel_calls=_num_cores())
-    return _without_autotune(dataset.batch(batch_size).prefetch(2))
+    return _with_options(dataset.batch(batch_size).prefetch(2))
 
 
 def steps_per_epoch(examples, batch_size):
@@ -333,7 +333,7 @@ def unreadable(examples):
 
     dataset = tf.data.Dataset.range(len(names))
     dataset = dataset.map(check, num_parallel_calls=_num_cores())
-    dataset = _without_autotune(dataset.ignore_errors())
+    dataset = _with_options(dataset.ignore_errors())
     verbose = 1 if sys.stdout.isatty() else 2
     progress = keras.utils.Progbar(
         len(names), verbose=verbose if len(names) >= MANY else 0
@@ -377,7 +377,7 @@ def _rows(features, targets, indices):
         return tuple(rows[:-1]), rows[-1]
 
     dataset = indices.map(read, num_parallel_calls=_num_cores()).prefetch(2)
-    return _without_autotune(dataset)
+    return _with_options(dataset)
 
 
 def _order(examples, batch_size, epochs, seed, first_epoch, share):
@@ -520,9 +520,12 @@ def _num_cores():
     return os.cpu_count()
 
 
-def _without_autotune(dataset):
+def _with_options(dataset):
     # With autotune on, deleting an iterator can block for seconds, which
     # evaluation would pay after every epoch.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # An image is copied into its batch by the thread that made it: 3 to 11 % of
+    # the time that one of 448 pixels takes in training.
+    options.experimental_optimization.map_and_batch_fusion = True
     return dataset.with_options(options)
