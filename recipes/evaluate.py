@@ -38,8 +38,9 @@ import shlex
 import keras
 import numpy as np
 
-from recipes import cli, steps
+from recipes import cli
 from recipes import report as html
+from recipes.answers import answers_of
 from recipes.data import (
     DATASETS,
     name_of,
@@ -153,7 +154,7 @@ def main(argv=None):
         )
     else:
         outputs = predict(model)
-    answers = steps.answers_of(card["method"], outputs)
+    answers = answers_of(card["method"], outputs)
     if arguments.output_dir:
         runs.save_predictions(
             arguments.output_dir / runs.PREDICTIONS,
@@ -208,7 +209,7 @@ def main(argv=None):
             width: reports.measure(
                 targets,
                 classes=data.classes,
-                **vars(steps.answers_of(card["method"], found)),
+                **vars(answers_of(card["method"], found)),
             )
             for width, found in predict(widths).items()
         }

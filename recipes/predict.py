@@ -13,7 +13,8 @@ import sys
 import keras
 import numpy as np
 
-from recipes import cli, steps
+from recipes import cli, evidence
+from recipes.answers import answers_of
 from recipes.data import served_regions, with_regions
 from zoo import reports, runs, training
 from zoo.data import pipeline
@@ -74,8 +75,8 @@ def main(argv=None):
         batch_size = card.get("batch_size", 16)  # a converted run has none
         batches = pipeline.evaluation_batches(examples, image_size, batch_size)
         outputs = training.predict(model, batches, len(examples))
-        probabilities = steps.answers_of(card["method"], outputs).probabilities
-        paths = steps.draw_evidence(
+        probabilities = answers_of(card["method"], outputs).probabilities
+        paths = evidence.draw_all(
             arguments.output_dir,
             cli.EXPLAIN[card["method"]](model),
             examples,
@@ -138,7 +139,7 @@ def _examples(photos, classes, output_dir):
     return [
         dataclasses.replace(example, image_id=name)
         for example, name in zip(
-            examples, steps.picture_names(examples, taken), strict=True
+            examples, evidence.picture_names(examples, taken), strict=True
         )
     ]
 

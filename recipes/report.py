@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recipes import cli, steps
+from recipes import cli, evidence
 from zoo import html_report, pictures, reports, runs
 from zoo.data import pipeline
 
@@ -28,7 +28,7 @@ def write(path, title, card, report, model, data, answers):
             `protocol`, a dict of what the measuring did beside the usual.
         model: `keras.Model` that was measured.
         data: `zoo.data.example.Dataset` that it was measured on.
-        answers: `recipes.steps.Answers`.
+        answers: `recipes.answers.Answers`.
     """
     page = html_report.page(
         title,
@@ -105,18 +105,20 @@ def _sections(card, model, data, answers, report):
     spread = np.linspace(0, len(targets) - 1, count).astype(int)
     explain = cli.EXPLAIN[card["method"]](model)
     inputs = inputs_of(card, data, spread)
-    evidence = steps.evidence_of(explain, inputs)
+    seen = evidence.of_batch(explain, inputs)
     looked = []
     for i, image, found in zip(
-        spread, steps.images_of(inputs), evidence, strict=True
+        spread, evidence.images_of(inputs), seen, strict=True
     ):
-        figure = steps.draw(image, found, probabilities[i], classes, targets[i])
+        figure = evidence.draw(
+            image, found, probabilities[i], classes, targets[i]
+        )
         looked.append(
             (figure, f"{data.examples[i].image_id}, where the model looked")
         )
     worst = pictures.worst_images(targets, probabilities, NUM_PICTURES)
     wrong = pictures.worst_errors(
-        steps.images_of(inputs_of(card, data, worst)),
+        evidence.images_of(inputs_of(card, data, worst)),
         targets[worst],
         probabilities[worst],
         classes,

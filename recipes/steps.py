@@ -14,13 +14,13 @@ import keras
 import numpy as np
 
 from export import saved_model
+from recipes import evidence
+from recipes.answers import answers_of
 from recipes.cli import BACKBONES, EXPLAIN, Recipe, clear_errors, run_name
 from recipes.data import Data, read_data, with_regions
 from recipes.losses import make_loss
 from zoo import (
     checkpoints,
-    metrics,
-    pictures,
     reports,
     runs,
     tensorboard,
@@ -30,7 +30,6 @@ from zoo import (
 from zoo.data import pipeline
 
 NUM_PICTURES = 8
-LEAST_OF_SOFTMAX = 0.1  # of RARL's labels: Chen et al. (2018), Table 2
 MOST_WATCHED = 1000  # training images, where none is held out
 
 
@@ -394,7 +393,7 @@ def fit(
                     recipe.batch_size // workers.count(strategy),
                 ),
                 np.stack([example.targets for example in watched]),
-                _painter(run, attention=not phase),
+                evidence.painter(run, attention=not phase),
                 {"method": run.method, **dataclasses.asdict(recipe)},
                 history,
                 prefix,
@@ -473,7 +472,7 @@ def _finish(directory, model, recipe, data, card):
         **report,
     }
     runs.write_json(directory / runs.METRICS, report)
-    draw_evidence(
+    evidence.draw_all(
         directory / "pictures",
         EXPLAIN[card["method"]](model),
         data.test[:NUM_PICTURES],
@@ -506,247 +505,4 @@ def _finish(directory, model, recipe, data, card):
 Serve it, then ask it:
   python -m serving.server --port 8500 {serve}
   python -m serving.client --target localhost:8500 {ask}"""
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """What a model says of some images, as `zoo.reports.measure` takes it.
-
-    Args:
-        probabilities: float32 array of shape `(num_examples, num_classes)`.
-        predicted: bool array of the same shape, the labels that the method
-            chooses; `None` where it leaves that to a threshold.
-        labels: str, says which these are; `None` without them.
-        other_scores: dict from name to array of the same shape, by which the
-            examples may be ranked, too.
-    """
-
-    probabilities: np.ndarray
-    predicted: np.ndarray | None
-    labels: str | None
-    other_scores: dict[str, np.ndarray]
-
-
-def answers_of(method, outputs):
-    """Reads what `zoo.training.predict` gives, for models of every method.
-
-    Args:
-        method: str, a key of `recipes.cli.EXPLAIN`.
-        outputs: array of shape `(num_examples, num_classes)`, or a dict.
-
-    Returns:
-        `Answers`.
-    """
-    if method == "order_free_rnn":
-        return _of_sequences(outputs)
-    if method == "rarl":
-        return _of_softmax(outputs)
-    return Answers(training.sigmoid(outputs), None, None, {})
-
-
-def _of_sequences(outputs):
-    probabilities = training.sigmoid(outputs["logits"])
-    images, steps = np.nonzero(outputs["sequence"] >= 0)
-    predicted = np.zeros(probabilities.shape, bool)
-    predicted[images, outputs["sequence"][images, steps]] = True
-    means = training.sigmoid(outputs["mean_logits"])
-    return Answers(
-        probabilities,
-        predicted,
-        "the model's own sequences",
-        {"mean_over_steps": means},
-    )
-
-
-def _of_softmax(logits):
-    """Reads scores whose training compared their softmax with the labels."""
-    softmax = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    order = np.argsort(-softmax, axis=1, kind="stable")
-    ranks = np.argsort(order, axis=1)
-    predicted = (ranks < reports.TOP_K) & (softmax >= LEAST_OF_SOFTMAX)
-    return Answers(
-        training.sigmoid(logits),
-        predicted,
-        f"the {reports.TOP_K} best of a softmax over the classes, those from "
-        f"{LEAST_OF_SOFTMAX}",
-        {"softmax": softmax},
-    )
-
-
-def _painter(run, attention):
-    """Gives a function that draws what TensorBoard shows after an epoch.
-
-    Args:
-        run: `Run`.
-        attention: bool. Whether the model looks at anything yet.
-    """
-    examples, classes = run.watched, run.data.classes
-    with run.building():
-        explain = EXPLAIN[run.method](run.model)
-
-    def load(chosen):
-        batches = pipeline.evaluation_batches(
-            [examples[i] for i in chosen], run.recipe.image_size, len(chosen)
-        )
-        return next(batches.as_numpy_iterator())
-
-    first = range(min(4, len(examples)))
-    inputs, first_targets = load(first)
-    images = images_of(inputs)
-    targets = np.stack([example.targets for example in examples])
-
-    def paint(model, probabilities):
-        evidence = evidence_of(explain, inputs) if attention else []
-        ap = metrics.average_precision(targets, probabilities, reports.MODE)
-        worst = pictures.worst_images(targets, probabilities)
-        figures = {
-            "AP": pictures.ap_bars(ap, classes, reports.MODE),
-            "precision_recall": pictures.precision_recall(
-                targets, probabilities, classes
-            ),
-            "worst_errors": pictures.worst_errors(
-                images_of(load(worst)[0]),
-                targets[worst],
-                probabilities[worst],
-                classes,
-            ),
-        }
-        for i, found in enumerate(evidence):
-            figures[f"attention/{i + 1}"] = draw(
-                images[i], found, probabilities[i], classes, first_targets[i]
-            )
-        return {k: pictures.pixels(f)[None] for k, f in figures.items()}
-
-    return paint
-
-
-def picture_names(examples, taken=()):
-    """Names a picture of each example: by its id, and as no other.
-
-    Args:
-        examples: list of `Example`; an id may be a path, as in WIDER.
-        taken: iterable of names that are not free.
-
-    Returns:
-        list of str.
-
-    Example:
-
-    >>> from types import SimpleNamespace
-    >>> picture_names([SimpleNamespace(image_id="a/1")] * 2, taken=["a_1_2"])
-    ['a_1', 'a_1_3']
-    """
-    names, taken = [], set(taken)
-    for example in examples:
-        stem = example.image_id.replace("/", "_")
-        candidates = itertools.chain(
-            [stem], (f"{stem}_{i}" for i in itertools.count(2))
-        )
-        names.append(next(name for name in candidates if name not in taken))
-        taken.add(names[-1])
-    return names
-
-
-def draw_evidence(
-    directory, explain, examples, probabilities, classes, image_size
-):
-    """Writes one PNG an image: where the model looked for its labels.
-
-    Args:
-        directory: `pathlib.Path`, made if it is not there.
-        explain: as `evidence_of`.
-        examples: list of `Example`; their ids name the pictures.
-        probabilities: array of shape `(num_examples, num_classes)`.
-        classes: sequence of str.
-        image_size: int. Height and width of the images, in pixels.
-
-    Returns:
-        list of `pathlib.Path`, in the order of the examples.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"{name}.png" for name in picture_names(examples)]
-    batches = pipeline.evaluation_batches(examples, image_size, NUM_PICTURES)
-    i = 0
-    for inputs, targets in batches.as_numpy_iterator():
-        evidence = evidence_of(explain, inputs)
-        for image, found, present in zip(
-            images_of(inputs), evidence, targets, strict=True
-        ):
-            figure = draw(image, found, probabilities[i], classes, present)
-            figure.savefig(paths[i])
-            i += 1
-    return paths
-
-
-def images_of(inputs):
-    """Picks the images of a batch, which regions may stand beside."""
-    return inputs["image"] if isinstance(inputs, dict) else inputs
-
-
-def evidence_of(explain, inputs):
-    """Lists what an `explain` says of each image, as NumPy arrays, see `draw`.
-
-    Args:
-        explain: `keras.Model` from inputs to maps, or to a dict of arrays.
-        inputs: a batch as `zoo.data.pipeline.evaluation_batches` gives it:
-            images, float32 `(num_images, height, width, 3)`, or a dict with
-            these and their regions.
-
-    Returns:
-        list of arrays, or of dicts of arrays.
-    """
-    outputs = keras.tree.map_structure(
-        keras.ops.convert_to_numpy, explain(inputs)
-    )
-    return [
-        keras.tree.map_structure(lambda array, i=i: array[i], outputs)
-        for i in range(len(images_of(inputs)))
-    ]
-
-
-def draw(image, evidence, probabilities, classes, targets):
-    """Draws what a model looked at in an image, for models of every method.
-
-    Args:
-        image: array of shape `(height, width, 3)`, RGB, 0 to 255.
-        evidence: what the method's `explain` gives of the image: maps of
-            shape `(rows, columns, num_classes)`; or a dict with `attention`,
-            `(max_labels, rows, columns)`, and the sequence of labels; or with
-            `regions` and either their `region_scores` or their `gates`.
-        probabilities: array of shape `(num_classes,)`.
-        classes: sequence of str.
-        targets: array of shape `(num_classes,)`: 1, 0, or -1 for unknown.
-
-    Returns:
-        `matplotlib.figure.Figure`.
-    """
-    if not isinstance(evidence, dict):
-        return pictures.evidence(
-            image, evidence, probabilities, classes, targets
-        )
-    if "gates" in evidence:
-        return pictures.gates(
-            image,
-            evidence["regions"],
-            evidence["gates"],
-            classes,
-            targets,
-            probabilities,
-        )
-    if "region_scores" in evidence:
-        return pictures.glimpses(
-            image,
-            evidence["regions"],
-            evidence["region_scores"],
-            classes,
-            targets,
-        )
-    return pictures.sequence(
-        image,
-        evidence["attention"],
-        evidence["sequence"],
-        evidence["sequence_probabilities"],
-        classes,
-        targets,
     )

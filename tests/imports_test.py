@@ -57,7 +57,8 @@ MAY_USE_TENSORFLOW = (
     "serving",
 )
 SHARED = (  # among the recipes
-    *("cli", "compare", "data", "losses", "report", "steps"),
+    *("answers", "cli", "compare", "data", "evidence", "losses", "report"),
+    "steps",
 )
 TENSORFLOW = ("tensorflow", "tensorflow_serving")
 # File that imports TensorFlow elsewhere -> the reason.
@@ -221,7 +222,7 @@ class ImportsTest(parameterized.TestCase, tf.test.TestCase):
         (
             "recipes/train_fan.py",
             "from recipes.train_csra import Recipe",
-            "recipes share only cli, compare, data, losses, report, steps",
+            "recipes share only answers, cli, compare, data, evidence",
         ),
         (
             "recipes/train_fan.py",

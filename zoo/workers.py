@@ -147,14 +147,15 @@ def spread(strategy, variables):
     """
     if count(strategy) == 1:
         return
-    share = int(is_chief())  # the others add nothing
-    for kind in ("float32", "int64"):  # seeds are uint32
-        some = [
-            v for v in variables if ("float" in v.dtype) == (kind[0] == "f")
-        ]
-        values = [keras.ops.convert_to_numpy(v) * share for v in some]
-        values = [np.asarray(value, kind) for value in values]
-        sums = _totals(strategy, values) if some else []
+    floats = [v for v in variables if "float" in v.dtype]
+    others = [v for v in variables if "float" not in v.dtype]
+    for some, dtype in ((floats, "float32"), (others, "int64")):
+        if not some:
+            continue
+        values = [keras.ops.convert_to_numpy(v).astype(dtype) for v in some]
+        if not is_chief():  # what the others have adds nothing
+            values = [np.zeros_like(value) for value in values]
+        sums = _totals(strategy, values)
         for variable, value in zip(some, sums, strict=True):
             variable.assign(value.astype(variable.dtype))
 

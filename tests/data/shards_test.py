@@ -227,6 +227,22 @@ class SameTest(WrittenTestCase):
                 numbers.append([locations.index(x) for x in locations])
             self.assertEqual(*numbers)
 
+    def test_an_image_of_several_people_is_stored_once(self):
+        _, folder = self.written("wider")
+        again = 0
+        for path in folder.glob("*.tfrecord"):
+            before = None
+            for record in tf.data.TFRecordDataset(str(path)):
+                features = tf.train.Example.FromString(record.numpy()).features
+                image, name = (
+                    features.feature[key].bytes_list.value[0]
+                    for key in ("image", "image_file")
+                )
+                self.assertEqual(image == b"", name == before)
+                again += name == before
+                before = name
+        self.assertGreater(again, 0)
+
     def check_batches(self, from_files, from_shards, **options):
         """Compares an epoch of training and a pass of evaluation."""
         training, evaluation = [], []

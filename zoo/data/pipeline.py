@@ -76,9 +76,8 @@ def training_batches(
         flip: bool. Whether half of the images are mirrored.
         resize: int. Height and width, in pixels, to which images are brought
             before a random crop of `image_size` pixels; 0 for no such crop.
-            What the crop shows is cut from the file and resized once, which
-            gives the same pixels but for less than one of the file's at the
-            edges.
+            The window is cut from the file, on whole pixels of it, and then
+            resized: once, and nothing beside it is decoded.
         region_targets: bool. Whether to say which regions lie on an object.
         mixup: float, at least 0. Of `augment.draw_mix`, as `cutmix`; then each
             image of a batch is mixed with the one before it, the first with

@@ -19,6 +19,8 @@ class BalancedBinaryCrossentropy(MultiLabelLoss):
     An image without present classes has the second part only, one without
     absent classes the first. The paper's network ends in a softmax, under
     which the classes of one image would compete; here each has its sigmoid.
+    Targets between 0 and 1, as mixed images have, are in neither set: take
+    another loss for them.
 
     Args:
         unknown: str. What a target of -1 means, as in `BinaryCrossentropy`:

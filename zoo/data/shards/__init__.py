@@ -15,7 +15,8 @@ unfinished.json                    in its place until then
 
 A record is a `tf.train.Example`, so `tf.data.TFRecordDataset` reads it, too:
 
-image          bytes: JPEG, PNG or WebP
+image          bytes: JPEG, PNG or WebP; empty where the record before it is of
+               the same image
 image_file     bytes: name of the image's file, the same for all its examples
 image_id       bytes
 targets        floats, `num_classes`: 1 present, 0 absent, -1 unknown

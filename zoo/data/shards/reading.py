@@ -127,7 +127,8 @@ def read(
             "used; copy them again, or write them again in another folder: "
             + "; ".join(problems[:MAX_NAMED])
         )
-    # All examples of an image take it from the record of the first.
+    # All examples of an image take it from the record of the first: those of
+    # the others have none.
     first, examples = {}, []
     for example, image_file in (pair for shard in found for pair in shard):
         path, span = first.setdefault(image_file, example.location)

@@ -284,6 +284,8 @@ def _write_shard(path, pairs, largest_side, progress, stopped):
                 if example.location != location:
                     location = example.location
                     found = _image(location, largest_side)
+                else:  # an image is stored once, with its first example
+                    found = (b"", *found[1:])
                 image_bytes, size, reason = found
                 if reason:
                     left_out.append(
