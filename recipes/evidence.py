@@ -40,9 +40,6 @@ def painter(run, attention):
         worst = pictures.worst_images(targets, probabilities)
         figures = {
             "AP": pictures.ap_bars(ap, classes, reports.MODE),
-            "precision_recall": pictures.precision_recall(
-                targets, probabilities, classes
-            ),
             "worst_errors": pictures.worst_errors(
                 images_of(load(worst)[0]),
                 targets[worst],

@@ -32,6 +32,10 @@ TRAINING_ANTIALIAS = 1.5
 IOU = 0.5  # with a true box, above which a region counts as an object
 MANY = 1000  # images that take long enough to show progress
 
+# To look for Python's own control flow, of which there is none over tensors,
+# takes seconds at every start.
+_without_autograph = tf.autograph.experimental.do_not_convert
+
 
 def training_batches(
     examples,
@@ -168,6 +172,7 @@ def training_batches(
             return augment.random_crop(shape, seed, crop_area)
         return tf.constant((0.0, 0.0, 1.0, 1.0))
 
+    @_without_autograph
     def load(epoch, index):
         row = read(index)
         # A picture has five seeds: of its crop, shift, flip and operations,
@@ -275,6 +280,7 @@ def evaluation_batches(examples, image_size, batch_size):
         ValueError: If some examples have regions and some have not.
     """
 
+    @_without_autograph
     def load(index):
         row = read(index)
         image_bytes = encoded.read(row["path"], row.get("span"))
@@ -326,6 +332,7 @@ def unreadable(examples):
     )
     paths = tf.constant(names, "string")
 
+    @_without_autograph
     def check(index):
         image = preprocess.decode(tf.io.read_file(paths[index]), ratio=8)
         return index, tf.shape(image)  # unused, the image would be pruned

@@ -53,6 +53,7 @@ def panels(image, names, targets, titles):
     figure, axes = subplots(rows, columns, (2.4 * columns, 2.9 * rows))
     for axis in axes:
         axis.set_axis_off()
+        axis.set(xticks=(), yticks=())  # the layout measures hidden ones, too
         axis.set_anchor("S")  # all the room for the titles
     height, width = image.shape[:2]
     for axis, title in zip(axes, titles, strict=False):
