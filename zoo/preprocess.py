@@ -35,12 +35,6 @@ _OTHER_FORMATS = {  # first bytes, `\C` is any byte -> name
 }
 _MAX_SEGMENTS = 1000  # of a JPEG's header, to be safe from a hostile one
 
-# For what has many operations: a pipeline, of which a run has several, then
-# needs one. It has none of Python's control flow over tensors.
-_traced_once = tf.function(
-    autograph=False, input_signature=[tf.TensorSpec((), "string")]
-)
-
 
 class Opened(NamedTuple):
     """An image of which the size is known; a JPEG is not decoded yet.
@@ -328,7 +322,6 @@ def _antialiased(image, image_size):
     return tf.transpose(resize_rows(columns), (1, 0, 2))
 
 
-@_traced_once
 def _checked(image_bytes):
     reason = fault(image_bytes)
     with tf.control_dependencies([tf.debugging.Assert(reason == "", [reason])]):
@@ -393,7 +386,6 @@ def _upright(image, orientation):
     return tf.cond(orientation > 1, turn, lambda: image)
 
 
-@_traced_once
 def _orientation(image_bytes):
     """Reads how an image is to be turned: 1 to 8, 1 where nothing says it."""
 
