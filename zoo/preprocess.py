@@ -14,6 +14,8 @@ JPEG and of the edges of a crop see `decode_window`.
 
 Sizes and crops speak of the upright image, as it is seen, not as it is stored.
 All is made of TensorFlow's ops, since it becomes a part of the SavedModel.
+None of it is a `tf.function`, to be traced once: of several workers TensorFlow
+places a function within a pipeline on all of their devices, and fails.
 """
 
 import functools
