@@ -24,10 +24,9 @@ def painter(run, attention):
         explain = EXPLAIN[run.method](run.model)
 
     def load(chosen):
-        batches = pipeline.evaluation_batches(
-            [examples[i] for i in chosen], run.recipe.image_size, len(chosen)
+        return pipeline.evaluation_batch(
+            [examples[i] for i in chosen], run.recipe.image_size
         )
-        return next(batches.as_numpy_iterator())
 
     first = range(min(4, len(examples)))
     inputs, first_targets = load(first)
@@ -99,16 +98,18 @@ def draw_all(directory, explain, examples, probabilities, classes, image_size):
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png" for name in picture_names(examples)]
-    batches = pipeline.evaluation_batches(examples, image_size, BATCH_SIZE)
-    i = 0
-    for inputs, targets in batches.as_numpy_iterator():
-        evidence = of_batch(explain, inputs)
-        for image, found, present in zip(
-            images_of(inputs), evidence, targets, strict=True
+    for i in range(0, len(examples), BATCH_SIZE):
+        batch = slice(i, i + BATCH_SIZE)
+        inputs, targets = pipeline.evaluation_batch(examples[batch], image_size)
+        for path, image, found, row, present in zip(
+            paths[batch],
+            images_of(inputs),
+            of_batch(explain, inputs),
+            probabilities[batch],
+            targets,
+            strict=True,
         ):
-            figure = draw(image, found, probabilities[i], classes, present)
-            figure.savefig(paths[i])
-            i += 1
+            draw(image, found, row, classes, present).savefig(path)
     return paths
 
 

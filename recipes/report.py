@@ -157,8 +157,7 @@ def _sections(card, model, data, answers, report):
 
 def inputs_of(card, data, indices):
     """Loads a few images, and their regions, as the model sees them."""
-    batches = pipeline.evaluation_batches(
-        [data.examples[i] for i in indices], card["image_size"], len(indices)
+    inputs, _ = pipeline.evaluation_batch(
+        [data.examples[i] for i in indices], card["image_size"]
     )
-    inputs, _ = next(batches.as_numpy_iterator())
     return inputs

@@ -110,7 +110,7 @@ class OwnPhotosTest(tf.test.TestCase):
         self.assertGreater(right, 0.6 * len(self.examples))
 
 
-@pytest.mark.heavy
+@pytest.mark.by_hand
 class RealSizeTest(tf.test.TestCase):
     """One step at full size, an export and an answer, on two cores."""
 

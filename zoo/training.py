@@ -346,8 +346,16 @@ def _predict_all(model, batches, num_examples):
         # Of a pair `predict` would take the second for targets.
         return (tf.nest.map_structure(pad_one, inputs),)
 
-    progress = Progress("prediction", int(batches.cardinality()))
-    outputs = model.predict(batches.map(pad), verbose=0, callbacks=[progress])
+    num_batches = int(batches.cardinality())
+    # At the end of a pass Keras begins another, for nothing, but of a data set
+    # whose end it does not know.
+    batches = batches.map(pad).take_while(lambda inputs: True)
+    outputs = model.predict(
+        batches,
+        steps=num_batches,
+        verbose=0,
+        callbacks=[Progress("prediction", num_batches)],
+    )
     return tf.nest.map_structure(lambda x: x[:num_examples], outputs)
 
 

@@ -598,6 +598,20 @@ class EvaluationBatchesTest(tf.test.TestCase):
         image_bytes = pathlib.Path(made[0].image_path).read_bytes()
         self.assertAllEqual(images[0], preprocess.load(image_bytes, 16))
 
+    def test_one_batch_at_once_is_the_same(self):
+        for made in (
+            rectangles(self.get_temp_dir()),
+            examples(self.get_temp_dir(), 3),
+            [
+                dataclasses.replace(example, crop=(0.1, 0.2, 0.7, 0.8))
+                for example in examples(self.get_temp_dir(), 3)
+            ],
+        ):
+            batches = pipeline.evaluation_batches(made, 16, 4)
+            expected = next(batches.as_numpy_iterator())
+            found = pipeline.evaluation_batch(made, 16)
+            tf.nest.map_structure(self.assertAllEqual, found, expected)
+
 
 class UnreadableTest(tf.test.TestCase):
     def test_names_each_bad_file(self):

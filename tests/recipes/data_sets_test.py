@@ -17,7 +17,8 @@ from recipes import data as recipe_data
 from recipes import evaluate, predict, steps, train_baseline, train_csra
 from tests.data import trees
 from tests.recipes.command import run
-from zoo.data import scenes
+from zoo import training
+from zoo.data import pipeline, scenes
 from zoo.data.shards import __main__ as write_shards
 
 SHORT = ("--image_size", 64, "--batch_size", 4, "--epochs", 1)
@@ -30,17 +31,33 @@ def nus_wide_with_a_hole(root):
     return {**targets, "test": targets["test"][1:]}
 
 
-@pytest.mark.heavy
+BENCHMARKS = (
+    ("voc2012", trees.voc2012, "voc2012 trainval, TRAINING images"),
+    ("coco2014", trees.coco2014, "coco2014 val2014"),
+    ("wider", trees.wider_attribute, "wider test"),
+    ("nus_wide", nus_wide_with_a_hole, "nus_wide test (missing images: 1)"),
+)
+
+
 class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        ("voc2012", trees.voc2012, "voc2012 trainval, TRAINING images"),
-        ("coco2014", trees.coco2014, "coco2014 val2014"),
-        ("wider", trees.wider_attribute, "wider test"),
-        (
-            *("nus_wide", nus_wide_with_a_hole),
-            "nus_wide test (missing images: 1)",
-        ),
-    )
+    def expected(self, dataset, images, targets):
+        targets = targets[images.split(" ")[1].rstrip(",")]
+        # Images without a label are left out.
+        of_labels = dataset in ("coco2014", "nus_wide")
+        return targets[targets.any(axis=1)] if of_labels else targets
+
+    @parameterized.parameters(*BENCHMARKS)
+    def test_reads(self, dataset, write, images):
+        root = pathlib.Path(self.get_temp_dir())
+        targets = write(root / "data")
+        data = recipe_data.read_data(dataset, root / "data", 0)
+        self.assertEqual(data.test_name, images)
+        self.assertEqual(data.num_missing, int(dataset == "nus_wide"))
+        found = [example.targets for example in data.test]
+        self.assertAllEqual(found, self.expected(dataset, images, targets))
+
+    @parameterized.parameters(*BENCHMARKS[2:])
+    @pytest.mark.heavy
     def test_trains_and_measures(self, dataset, write, images):
         root = pathlib.Path(self.get_temp_dir())
         targets = write(root / "data")
@@ -52,13 +69,7 @@ class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(code, 0, err)
         self.assertIn(f"csra on {images}", out)
         stored = np.load(directory / "predictions.npz")
-        split = images.split(" ")[1].rstrip(",")
-        expected = targets[split]
-        if dataset in (
-            "coco2014",
-            "nus_wide",
-        ):  # images without a label are left out
-            expected = expected[expected.any(axis=1)]
+        expected = self.expected(dataset, images, targets)
         self.assertAllEqual(stored["targets"], expected)
         self.assertEqual(stored["probabilities"].shape, expected.shape)
         report = json.loads((directory / "metrics.json").read_text())
@@ -123,14 +134,14 @@ class OwnDataTest(tf.test.TestCase):
         out, _, _ = self.printed
         self.assertLess(out.index("kite"), out.index("23 training"))
 
-    @pytest.mark.heavy
     def test_without_splits_the_held_out_images_are_measured(self):
-        out, err, code = self.train(
-            self.no_splits, self.home / "held_out", "--validation_fraction", 0.2
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            data = recipe_data.read_data("manifest", self.no_splits, 0.2)
+        self.assertIn("28 training and 7 validation images", out.getvalue())
+        self.assertIn(
+            "VALIDATION images, which chose the epoch", data.test_name
         )
-        self.assertEqual(code, 0, err)
-        self.assertIn("28 training and 7 validation images", out)
-        self.assertIn("VALIDATION images, which chose the epoch", out)
+        self.assertIs(data.test, data.validation)
 
     def test_evaluate_knows_the_splits_and_the_classes(self):
         out, err, code = run(evaluate.main, self.directory)
@@ -215,7 +226,7 @@ class OwnDataTest(tf.test.TestCase):
 
 class ShardsTest(tf.test.TestCase):
     @pytest.mark.heavy
-    def test_trains_and_measures_as_on_files(self):
+    def test_trains_with_all_switches_and_leaves_a_float32_model(self):
         home = pathlib.Path(self.get_temp_dir())
         scenes.write(home / "files", num_trainval=12, num_test=4)
         _, err, code = run(
@@ -223,23 +234,37 @@ class ShardsTest(tf.test.TestCase):
             *("--data_dir", home / "files", "--output_dir", home / "shards"),
         )
         self.assertEqual(code, 0, err)
-        cards, predictions = [], []
-        for name in ("files", "shards"):
-            directory = home / f"run_{name}"
-            out, err, code = run(
-                *(train_baseline.main, "--data_dir", home / name, *SHORT),
-                *("--output_dir", directory),
-            )
-            self.assertEqual(code, 0, err)
-            cards.append(json.loads((directory / "card.json").read_text()))
-            predictions.append(np.load(directory / "predictions.npz"))
+        out, err, code = run(
+            *(train_baseline.main, "--data_dir", home / "shards", *SHORT),
+            *("--rand_augment", 2, "--label_smoothing", 0.1),
+            *("--ema_momentum", 0.9, "--precision", "mixed_float16"),
+            *("--mixup", 0.2, "--cutmix", 1, "--loss", "class_balanced"),
+            *("--output_dir", home / "run"),
+        )
+        self.assertEqual(code, 0, err)
         self.assertIn("--model gap photo.jpg", out)
-        for name in ("data_sha256", "test_sha256"):
-            self.assertEqual(*(card[name] for card in cards))
-            self.assertLen(cards[0][name], 64)
-        self.assertAllEqual(*(x["image_ids"] for x in predictions))
-        self.assertAllClose(*(x["probabilities"] for x in predictions))
-        out, err, code = run(evaluate.main, directory)
+        card = json.loads((home / "run/card.json").read_text())
+        self.assertEqual(card["precision"], "mixed_float16")
+        data = recipe_data.read_data("scenes", home / "files", 0.1)
+        parts = (data.training + data.validation, data.test)
+        for name, part in zip(
+            ("data_sha256", "test_sha256"), parts, strict=True
+        ):
+            self.assertEqual(card[name], steps.digest(part))
+        model = keras.saving.load_model(home / "run/model.keras")
+        backbone = model.get_layer("tiny")
+        self.assertEqual(backbone.output["P5"].dtype, "float32")
+        self.assertEqual(keras.config.dtype_policy().name, "float32")
+        # From shards as from files.
+        stored = np.load(home / "run/predictions.npz")
+        images, targets = pipeline.evaluation_batch(data.test, 64)
+        self.assertAllEqual(stored["targets"], targets)
+        self.assertAllClose(
+            stored["probabilities"],
+            training.sigmoid(model.predict(images, verbose=0)),
+            atol=1e-5,
+        )
+        out, err, code = run(evaluate.main, home / "run")
         self.assertEqual(code, 0, err)
         self.assertIn("gap on scenes test", out)
 
@@ -263,25 +288,3 @@ class ShardsTest(tf.test.TestCase):
             self.assertEqual(code, 1)
             self.assertIn(message, err)
             self.assertFalse((home / "run").exists())
-
-
-@pytest.mark.heavy
-class SwitchesTest(tf.test.TestCase):
-    def test_trains_with_all_and_leaves_a_float32_model(self):
-        precision = "mixed_float16"
-        home = pathlib.Path(self.get_temp_dir())
-        scenes.write(home / "scenes", num_trainval=12, num_test=4)
-        _, err, code = run(
-            *(train_baseline.main, "--data_dir", home / "scenes", *SHORT),
-            *("--rand_augment", 2, "--label_smoothing", 0.1),
-            *("--ema_momentum", 0.9, "--precision", precision),
-            *("--mixup", 0.2, "--cutmix", 1, "--loss", "class_balanced"),
-            *("--output_dir", home / "run"),
-        )
-        self.assertEqual(code, 0, err)
-        card = json.loads((home / "run/card.json").read_text())
-        self.assertEqual(card["precision"], precision)
-        model = keras.saving.load_model(home / "run/model.keras")
-        backbone = model.get_layer("tiny")
-        self.assertEqual(backbone.output["P5"].dtype, "float32")
-        self.assertEqual(keras.config.dtype_policy().name, "float32")

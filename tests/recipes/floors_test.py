@@ -1,6 +1,6 @@
 """What the recipes reach on scenes, by the floors that three seeds gave.
 
-Minutes each, so by hand: `python -m pytest -m floors`. CI runs CSRA's.
+Minutes each, so by hand: `python -m pytest -m by_hand`. CI runs CSRA's.
 """
 
 import json
@@ -31,7 +31,7 @@ class FloorsTest(parameterized.TestCase, tf.test.TestCase):
         (train_rarl, (), 0.67),
         (train_rgnn, (), 0.73),
     )
-    @pytest.mark.floors
+    @pytest.mark.by_hand
     def test_reaches_its_floor(self, recipe, flags, floor):
         directory = pathlib.Path(self.get_temp_dir()) / "run"
         _, err, code = run(recipe.main, *flags, "--output_dir", directory)

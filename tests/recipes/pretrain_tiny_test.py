@@ -62,12 +62,11 @@ class PretrainTinyTest(parameterized.TestCase, tf.test.TestCase):
     def test_same_seed_gives_the_same_weights(self):
         runs = [
             pretrain_tiny.train(pretrain_tiny.Recipe(32, epochs=1, seed=seed))
-            for seed in (3, 3, 4)
+            for seed in (3, 3)
         ]
-        first, second, other = (run[0].get_weights() for run in runs)
-        for a, b, c in zip(first, second, other, strict=True):
+        first, second = (run[0].get_weights() for run in runs)
+        for a, b in zip(first, second, strict=True):
             self.assertAllClose(a, b, atol=1e-6)
-            self.assertNotAllClose(a, c, atol=1e-6)
 
     @parameterized.parameters(
         (("--output", "tiny.h5"), "must end in .weights.h5: tiny.h5"),
