@@ -761,7 +761,7 @@ class MobileNetV2Test(tf.test.TestCase):
         built(mobilenet_v2).save_weights(path)
         self.check_loads(path)
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_loads_a_model_at_another_size(self):
         path = pathlib.Path(self.get_temp_dir(), "model.keras")
         built(mobilenet_v2).save(path)

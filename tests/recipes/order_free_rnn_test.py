@@ -44,7 +44,6 @@ class RecipeTest(tf.test.TestCase):
         )
 
 
-@pytest.mark.heavy
 class RunTest(tf.test.TestCase):
     """Whole runs on 24 drawn images."""
 
@@ -74,6 +73,7 @@ class RunTest(tf.test.TestCase):
     def predictions(self, directory):
         return np.load(directory / "predictions.npz")["probabilities"]
 
+    @pytest.mark.heavy
     def test_the_threshold_is_in_the_model_and_the_card(self):
         out, err, code = self.printed
         self.assertEqual(code, 0, err)
@@ -88,6 +88,7 @@ class RunTest(tf.test.TestCase):
         for name in ("preliminary/history.csv", "history.csv"):
             self.assertTrue((self.directory / name).exists(), name)
 
+    @pytest.mark.heavy
     def test_a_frozen_backbone_stays_as_it_was(self):
         model = keras.saving.load_model(self.directory / "model.keras")
         _, recipe = cli.parse("", recipe_of.RECIPES, ["--image_size", "96"])
@@ -97,6 +98,7 @@ class RunTest(tf.test.TestCase):
         for old, new in zip(before.weights, after.weights, strict=True):
             self.assertAllEqual(old, new, new.path)
 
+    @pytest.mark.heavy
     def test_cached_features_give_the_same_also_when_it_is_resumed(self):
         directory = self.home / "cached"
         compute = feature_cache.load_or_compute
@@ -131,6 +133,7 @@ class RunTest(tf.test.TestCase):
             numbers = [np.array(row.split(","), float) for row in rows]
             self.assertAllClose(*numbers, atol=1e-4)
 
+    @pytest.mark.by_hand
     def test_a_fixed_order_in_half_precision_on_two_replicas(self):
         # In a process of its own: TensorFlow fixes its devices once.
         directory = self.home / "rare"
@@ -146,6 +149,7 @@ class RunTest(tf.test.TestCase):
             self.predictions(directory), self.predictions(self.directory)
         )
 
+    @pytest.mark.heavy
     def test_evaluate_and_predict(self):
         out, err, code = run(
             evaluate.main, self.directory, "--beam_width", 1, 3

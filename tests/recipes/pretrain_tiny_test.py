@@ -58,7 +58,7 @@ class PretrainTinyTest(parameterized.TestCase, tf.test.TestCase):
         for old, new in zip(initial, backbone.get_weights(), strict=True):
             self.assertTrue((old != new).any())
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_same_seed_gives_the_same_weights(self):
         runs = [
             pretrain_tiny.train(pretrain_tiny.Recipe(32, epochs=1, seed=seed))

@@ -20,7 +20,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 class ProfileTest(tf.test.TestCase):
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_every_phase_is_traced_also_when_it_is_resumed(self):
         home = pathlib.Path(self.get_temp_dir())
         scenes.write(home / "scenes", num_trainval=36, num_test=6)

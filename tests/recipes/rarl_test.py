@@ -57,7 +57,6 @@ class RecipeTest(parameterized.TestCase, tf.test.TestCase):
         self.assertLen(scales, 1 if recipe.num_regions == 1 else 3)
 
 
-@pytest.mark.heavy
 class RunTest(tf.test.TestCase):
     """Whole runs on 24 drawn images."""
 
@@ -85,6 +84,7 @@ class RunTest(tf.test.TestCase):
     def predictions(self, directory):
         return np.load(directory / "predictions.npz")["probabilities"]
 
+    @pytest.mark.heavy
     def test_shows_what_the_policy_does(self):
         out, err, code = self.printed
         self.assertEqual(code, 0, err)
@@ -100,6 +100,7 @@ class RunTest(tf.test.TestCase):
         for name in LOGS:  # Keras' own line, beside the loss
             self.assertIn(f"{name}: ", out)
 
+    @pytest.mark.heavy
     def test_half_is_a_border_of_what_is_served(self):
         model = keras.saving.load_model(self.directory / "model.keras")
         data = read_data("scenes", self.home / "scenes", 0.1)
@@ -117,6 +118,7 @@ class RunTest(tf.test.TestCase):
             card["scores_moved_on"], f"{len(targets)} validation images, by OF1"
         )
 
+    @pytest.mark.heavy
     def test_resumes_with_the_same_draws(self):
         directory = self.home / "stopped"
         with stopping_at(2) as seen:
@@ -131,6 +133,7 @@ class RunTest(tf.test.TestCase):
             atol=1e-5,
         )
 
+    @pytest.mark.by_hand
     def test_looks_elsewhere(self):
         directory = self.home / "proposals"
         flags = ("--locations", "proposals", "--loss", "asymmetric")
@@ -154,6 +157,7 @@ class RunTest(tf.test.TestCase):
         out, err, code = run(evaluate.main, directory)
         self.assertEqual(code, 0, err)
 
+    @pytest.mark.heavy
     def test_evaluates_ten_views_and_predicts(self):
         out, err, code = run(
             *(evaluate.main, self.directory, "--views", "ten"),

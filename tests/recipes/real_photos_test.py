@@ -33,6 +33,12 @@ class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
             train_order_free_rnn,
             ("--units", 16, "--preliminary_epochs", 1),
         ),
+    )
+    @pytest.mark.heavy
+    def test_whole_images(self, name, recipe, flags):
+        self.check_from_files_to_a_served_answer(name, recipe, flags)
+
+    @parameterized.parameters(
         ("rarl", train_rarl, ("--units", 16, "--num_steps", 2)),
         (
             "rgnn",
@@ -41,8 +47,11 @@ class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
             + ("--gate_epochs", 1, "--dim", 16, "--num_regions", 12),
         ),
     )
-    @pytest.mark.heavy
-    def test_from_files_to_a_served_answer(self, name, recipe, flags):
+    @pytest.mark.by_hand
+    def test_regions(self, name, recipe, flags):
+        self.check_from_files_to_a_served_answer(name, recipe, flags)
+
+    def check_from_files_to_a_served_answer(self, name, recipe, flags):
         if not MINI.exists():
             self.skipTest("needs shared/data/voc_mini, which is not there")
         directory = pathlib.Path(self.get_temp_dir()) / "run"

@@ -89,7 +89,6 @@ class RecipeTest(tf.test.TestCase):
         self.assertIn("Received: rand_augment=2", err)
 
 
-@pytest.mark.heavy
 class RunTest(tf.test.TestCase):
     """Whole runs on 24 drawn images."""
 
@@ -136,6 +135,7 @@ class RunTest(tf.test.TestCase):
     def predictions(self, directory):
         return np.load(directory / "predictions.npz")["probabilities"]
 
+    @pytest.mark.heavy
     def test_trains_in_four_stages(self):
         out, err, code = self.printed
         self.assertEqual(code, 0, err)
@@ -168,6 +168,7 @@ class RunTest(tf.test.TestCase):
         ]
         self.assertAllClose(weights, [7 / 8, 3 / 8], atol=1e-3)  # 2 steps each
 
+    @pytest.mark.by_hand
     def test_a_run_stopped_in_its_fourth_stage_resumes(self):
         directory = self.home / "stopped"
         with stopping_at(6):  # the second of its two epochs
@@ -182,6 +183,7 @@ class RunTest(tf.test.TestCase):
             atol=1e-4,
         )
 
+    @pytest.mark.by_hand
     def test_without_boxes_the_gates_learn_from_labels(self):
         dataset = scenes.read(self.home / "scenes", "trainval")
         lines = ["image,labels,split"] + [
@@ -202,6 +204,7 @@ class RunTest(tf.test.TestCase):
         self.assertIn("Stage 3 of 4 is left out: there are no boxes", out)
         self.assertFalse((self.home / "no_boxes/gates").exists())
 
+    @pytest.mark.heavy
     def test_learns_from_jittered_boxes_but_never_looks_at_them(self):
         watched, learnt = self.seen["open"]
         for examples, around_boxes in ((watched, False), (learnt, True)):
@@ -216,6 +219,7 @@ class RunTest(tf.test.TestCase):
         card = json.loads((self.directory / "card.json").read_text())
         self.assertEqual(card["training_regions"], "jittered_boxes")
 
+    @pytest.mark.heavy
     def test_evaluates_and_predicts(self):
         stored = json.loads((self.directory / "metrics.json").read_text())
         out, err, code = run(evaluate.main, self.directory)
@@ -229,6 +233,7 @@ class RunTest(tf.test.TestCase):
         self.assertEqual(code, 0, err)
         self.assertTrue((self.home / "drawn/test_000000.png").exists())
 
+    @pytest.mark.heavy
     def test_the_served_model_takes_regions(self):
         stored = np.load(self.directory / "predictions.npz")
         dataset = scenes.read(self.home / "scenes", "test")

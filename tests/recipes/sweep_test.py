@@ -184,7 +184,7 @@ class SweepTest(parameterized.TestCase, tf.test.TestCase):
         other.wait()
         self.assertIn("waiting: another process trains this run", out)
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_a_killed_sweep_goes_on_by_the_same_command(self):
         scenes.write(self.home / "scenes", num_trainval=36, num_test=8)
         argv = ["csra", "--seeds", "0", "--output_dir", str(self.home / "runs")]
