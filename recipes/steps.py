@@ -372,6 +372,8 @@ def fit(
     workers.prepare(model)
     strategy = model.distribute_strategy
     history = checkpoints.resume(model, states) if run.resume else []
+    if workers.is_chief():  # a kill may have left out the last row
+        checkpoints.write_history(directory / "history.csv", history)
     if len(history) < recipe.epochs:
         batches = batches or functools.partial(image_batches, run, recipe)
         model.fit(

@@ -47,11 +47,16 @@ class FullDiskTest(tf.test.TestCase):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         names = [path.name for path in self.directory.iterdir()]
         self.assertEqual(names, ["epoch_0001"])
+        # What a run leaves that is killed within a checkpoint.
+        half = self.directory / "epoch_0002.tmp"
+        half.mkdir()
+        (half / "state.json").write_text("{")
         again = built()
         again.set_weights([0 * w for w in expected])
         self.assertEqual(
             checkpoints.resume(again, self.directory), [{"x": 1.0}]
         )
+        self.assertFalse(half.exists())
         for weight, value in zip(again.weights, expected, strict=True):
             self.assertAllEqual(weight.numpy(), value)
 
@@ -73,7 +78,7 @@ class HistoryFileTest(tf.test.TestCase):
         checkpoints.HistoryFile(path, history).on_epoch_end(0)
         # The checkpoint of the second epoch was written, the row was not.
         history = [*history, {"b": 0.1 + 0.2, "a": 3.0}]
-        checkpoints.HistoryFile(path, history).on_train_begin()
+        checkpoints.write_history(path, history)
         with open(path) as file:
             rows = list(csv.DictReader(file))
         self.assertEqual(list(rows[0]), ["epoch", "a", "b"])
@@ -83,5 +88,5 @@ class HistoryFileTest(tf.test.TestCase):
 
     def test_writes_nothing_before_the_first_epoch(self):
         path = pathlib.Path(self.get_temp_dir()) / "none.csv"
-        checkpoints.HistoryFile(path, []).on_train_begin()
+        checkpoints.write_history(path, [])
         self.assertFalse(path.exists())

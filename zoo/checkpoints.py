@@ -49,14 +49,12 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append({name: float(logs[name]) for name in logs})
         if not workers.is_chief():
             return
-        for half in self.directory.glob("*.tmp"):  # of a run that was killed
-            shutil.rmtree(half)
         target = self.directory / f"epoch_{epoch + 1:04d}"
         temporary = target.with_suffix(".tmp")
         try:
             self._write(temporary)
             os.replace(temporary, target)
-            _to_disk(self.directory)
+            runs.to_disk(self.directory)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise OSError(
@@ -86,7 +84,7 @@ class Checkpoint(keras.callbacks.Callback):
         }
         (folder / STATE).write_text(json.dumps(state, indent=2))
         for path in (folder / WEIGHTS, folder / STATE, folder):
-            _to_disk(path)
+            runs.to_disk(path)
 
     def _make_sure_of_room(self, path):
         """Takes as much of the disk as the weights need, and gives it back.
@@ -110,7 +108,7 @@ class HistoryFile(keras.callbacks.Callback):
     row twice, or not at all. This one writes what the checkpoint knows.
 
     Args:
-        path: path to write; its folder is there.
+        path: as `write_history`.
         history: list of dict, as given to `Checkpoint`, which goes before.
     """
 
@@ -119,21 +117,29 @@ class HistoryFile(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.history = history
 
-    def on_train_begin(self, logs=None):
-        """Writes the row that a kill may have left out."""
-        self.on_epoch_end(None)
-
     def on_epoch_end(self, epoch, logs=None):
         """Writes the file beside its name and renames it."""
-        if self.history:
-            runs.write_beside(self.path, self._write)
+        write_history(self.path, self.history)
 
-    def _write(self, path):
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", *sorted(self.history[0])])
+
+def write_history(path, history):
+    """Writes the logs of all epochs so far; nothing before the first has ended.
+
+    Args:
+        path: `pathlib.Path` of the CSV file.
+        history: list of dict, one an epoch, all with the same names.
+    """
+    if not history:
+        return
+
+    def write(temporary):
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", *sorted(history[0])])
             writer.writeheader()
-            for epoch, row in enumerate(self.history):
+            for epoch, row in enumerate(history):
                 writer.writerow({"epoch": epoch, **row})
+
+    runs.write_beside(path, write)
 
 
 def best(directory, monitor):
@@ -162,7 +168,7 @@ def last(directory):
 
 
 def resume(model, directory):
-    """Restores the last whole checkpoint.
+    """Restores the last whole checkpoint, and removes what is left of others.
 
     Args:
         model: compiled `keras.Model`, the same as in the run that was stopped.
@@ -173,6 +179,9 @@ def resume(model, directory):
         empty if there is none.
     """
     strategy = model.distribute_strategy
+    if workers.is_chief():
+        for half in pathlib.Path(directory).glob("*.tmp"):
+            shutil.rmtree(half)
     folder = last(directory)
     history = workers.from_chief(
         strategy, lambda: _state(folder)["history"] if folder else []
@@ -219,15 +228,6 @@ def _folders(directory):
     """Gives the whole checkpoint folders, in the order of their epochs."""
     folders = pathlib.Path(directory).glob("epoch_*")
     return sorted(folder for folder in folders if folder.suffix != ".tmp")
-
-
-def _to_disk(path):
-    """Waits until a file, or the names in a folder, would survive a crash."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _state(folder):

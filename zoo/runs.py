@@ -198,6 +198,9 @@ def commit():
 def write_beside(path, write):
     """Writes a file under another name, then renames it.
 
+    It is on the disk before it has its name, so that a machine which goes down
+    leaves the old file or the new one.
+
     Args:
         path: `pathlib.Path`; its folder is made if it is not there.
         write: callable that takes the temporary path and writes it.
@@ -207,9 +210,24 @@ def write_beside(path, write):
     temporary = path.with_name(f".writing-{path.name}")
     try:
         write(temporary)
+        to_disk(temporary)
         os.replace(temporary, path)
+        to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(path):
+    """Waits until a file, or the names in a folder, would survive a crash.
+
+    Args:
+        path: str or path.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _text(value):

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from recipes import steps
-from zoo import runs, training, workers
+from recipes import cli, steps
+from zoo import checkpoints, runs, training, workers
 from zoo.data.example import Example
 
 
@@ -56,6 +56,28 @@ class HasEndedTest(tf.test.TestCase):
             self.check(None, {"seed": 0})
         with self.assertRaisesRegex(ValueError, "no room"):
             self.check({"error": "no room"}, {"seed": 0})
+
+
+class FitTest(tf.test.TestCase):
+    def test_a_run_killed_beside_its_last_checkpoint_has_all_rows(self):
+        directory = pathlib.Path(self.get_temp_dir()) / self.id()
+        run = mock.MagicMock(directory=directory, recipe=cli.Recipe(epochs=2))
+        history = [{"loss": 2.0}, {"loss": 1.0}]
+        with (
+            mock.patch.object(steps, "_compile"),
+            mock.patch.multiple(
+                checkpoints,
+                resume=mock.Mock(return_value=history),
+                best=mock.DEFAULT,
+                load=mock.DEFAULT,
+            ),
+        ):
+            steps.fit(run)
+        run.model.fit.assert_not_called()
+        self.assertEqual(
+            (directory / "history.csv").read_text().split(),
+            ["epoch,loss", "0,2.0", "1,1.0"],
+        )
 
 
 class DigestTest(parameterized.TestCase, tf.test.TestCase):
