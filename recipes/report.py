@@ -14,6 +14,7 @@ NOT_OF_THE_RECIPE = (
     *("data_sha256", "test_sha256"),
     *("num_training_images", "num_validation_images", "preprocessing"),
     *("devices", "workers", "replicas", "versions", "commit", "command"),
+    "earlier_starts",
 )
 
 

@@ -213,6 +213,17 @@ def train(
                 f"worker. Received: batch_size={recipe.batch_size}, "
                 f"{workers.count(strategy)} workers"
             )
+        start = {
+            "devices": arguments.devices,
+            "workers": workers.count(strategy),
+            "replicas": replicas,
+            "versions": runs.versions(),
+            "commit": runs.commit(),
+            "command": shlex.join(["python", *sys.argv]),
+        }
+        earlier_starts, lock = _begin(
+            strategy, directory, identity, start, arguments.resume
+        )
 
     def finish():
         alone = training.in_float32(training.of_this_worker(model))
@@ -232,18 +243,16 @@ def train(
                 "resize": "bilinear with antialiasing, to a square",
                 "pixels": "RGB, 0 to 255; the model normalises them itself",
             },
-            "devices": arguments.devices,
-            "workers": workers.count(strategy),
-            "replicas": replicas,
-            "versions": runs.versions(),
-            "commit": runs.commit(),
-            "command": shlex.join(["python", *sys.argv]),
+            **start,
+            "earlier_starts": earlier_starts,
         }
         _finish(directory, alone, recipe, data, card)
 
-    if workers.is_chief():
-        runs.write_json(directory / runs.RECIPE, identity)
-    with clear_errors((FloatingPointError, OSError)), workers.named_if_lost():
+    with (
+        lock,
+        clear_errors((FloatingPointError, OSError)),
+        workers.named_if_lost(),
+    ):
         (phases or fit)(run)
         # The chief alone measures and writes; the others wait for it.
         workers.from_chief(strategy, finish)
@@ -265,6 +274,8 @@ def _has_ended(strategy, directory, identity, resume):
 
     def check():
         try:
+            if (directory / runs.LOCK).exists():
+                runs.claim(directory).close()
             ended = runs.check(directory, identity, resume)
         except (OSError, ValueError) as error:
             return {"error": str(error)}
@@ -282,6 +293,39 @@ def _has_ended(strategy, directory, identity, resume):
                 f"{workers.index(strategy)} (now): {other or 'no difference'}"
             )
     return chief["ended"]
+
+
+def _begin(strategy, directory, identity, start, resume):
+    """Takes the folder of the run, in the chief; all workers end if it cannot.
+
+    Returns:
+        list of dict, what `start` was in the processes before, and a context
+        manager that holds the folder.
+    """
+    held = contextlib.ExitStack()
+
+    def begin():
+        try:
+            starts, lock = runs.begin(directory, identity, start, resume)
+        except (OSError, ValueError) as error:
+            return {"error": str(error)}
+        held.enter_context(lock)
+        return {"starts": starts}
+
+    begun = workers.from_chief(strategy, begin)
+    if "error" in begun:
+        raise ValueError(begun["error"])
+    *earlier, now = begun["starts"]
+    same = ("versions", "commit", "workers", "replicas")
+    if earlier and (
+        changed := runs.differences(earlier[-1], {k: now[k] for k in same})
+    ):
+        print(
+            "Warning: the run goes on in other circumstances, so its numbers "
+            f"may not be those of a run that was not stopped: {changed}",
+            file=sys.stderr,
+        )
+    return earlier, held
 
 
 def digest(*parts):

@@ -57,6 +57,29 @@ class RunsTest(tf.test.TestCase):
         with self.assertRaisesRegex(ValueError, "seed: 0 then, 1 now$"):
             runs.check(self.directory, recipe, resume=True)
 
+    def test_one_process_at_a_time(self):
+        recipe = {"seed": 0}
+        starts, lock = runs.begin(self.directory, recipe, {"commit": "a"}, True)
+        self.assertEqual(starts, [{"commit": "a"}])
+        with self.assertRaisesRegex(
+            FileExistsError, f"Another process is training in {self.directory}"
+        ):
+            runs.begin(self.directory, recipe, {"commit": "b"}, True)
+        lock.close()
+        starts, lock = runs.begin(self.directory, recipe, {"commit": "b"}, True)
+        lock.close()
+        self.assertEqual(starts, [{"commit": "a"}, {"commit": "b"}])
+        # The starts are no part of the recipe.
+        self.assertFalse(runs.check(self.directory, recipe, resume=True))
+
+    def test_a_run_that_ended_meanwhile_is_not_begun_again(self):
+        self.write(runs.RECIPE, {"seed": 0})
+        self.write(runs.CARD, {})
+        with self.assertRaisesRegex(FileExistsError, "has ended the run in"):
+            runs.begin(self.directory, {"seed": 0}, {}, resume=True)
+        with self.assertRaisesRegex(FileExistsError, "never overwritten"):
+            runs.begin(self.directory, {"seed": 0}, {}, resume=False)
+
     def test_finished(self):
         with self.assertRaisesRegex(FileNotFoundError, "card.json"):
             runs.finished(self.directory)

@@ -2,7 +2,9 @@
 
 A file is written beside its name and renamed, so what is there is whole:
 
-recipe.json       every number that changes the result, from the start
+recipe.json       every number that changes the result, from the start, and what
+                  each start was made with, `--resume` being another
+.lock             held by the process that writes here
 history.csv       one row an epoch
 checkpoints/      the last and the best epoch, for `--resume`
 preliminary/      history, checkpoints, tensorboard of an earlier phase
@@ -17,6 +19,8 @@ export/           SavedModel versions, ready to serve
 card.json         what the model is; written last: the run has ended
 """
 
+import contextlib
+import fcntl
 import functools
 import importlib.metadata
 import json
@@ -29,6 +33,7 @@ import keras
 import numpy as np
 
 CARD = "card.json"
+LOCK = ".lock"
 METRICS = "metrics.json"
 MODEL = "model.keras"
 PREDICTIONS = "predictions.npz"
@@ -74,6 +79,65 @@ def check(directory, recipe, resume):
             f"resumed with this one: {changed}"
         )
     return ended
+
+
+def claim(directory):
+    """Makes sure that no other process writes into a run's folder.
+
+    Args:
+        directory: `pathlib.Path` of the run, which is there.
+
+    Returns:
+        A file. The claim ends when it is closed, or with the process.
+
+    Raises:
+        FileExistsError: If another process has a claim.
+    """
+    lock = open(directory / LOCK, "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise FileExistsError(
+            f"Another process is training in {directory}. Wait for its end, "
+            "or choose another --output_dir."
+        ) from error
+    except OSError:
+        return lock  # some file systems have no locks
+    return lock
+
+
+def begin(directory, recipe, start, resume):
+    """Takes a folder for a run, until this process ends.
+
+    Args:
+        directory: `pathlib.Path` of the run; it is made if it is not there.
+        recipe: dict, as `check`, complete.
+        start: dict, ready for JSON: what may change the result beside the
+            recipe, such as the commit. It is noted behind those of the
+            processes that have been here before.
+        resume: bool, as `check`.
+
+    Returns:
+        list of dict, all starts, this one the last, and a context manager
+        that holds the folder.
+
+    Raises:
+        FileExistsError: As `claim` and `check`, which are asked once more.
+        ValueError: As `check`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        held.enter_context(claim(directory))
+        if check(directory, recipe, resume):
+            raise FileExistsError(
+                f"Another process has ended the run in {directory} just now."
+            )
+        path = directory / RECIPE
+        then = json.loads(path.read_text()) if path.exists() else {}
+        starts = [*then.get("starts", ()), start]
+        write_json(path, {**recipe, "starts": starts})
+        return starts, held.pop_all()
 
 
 def differences(then, now):

@@ -66,11 +66,17 @@ class DifferingTest(tf.test.TestCase):
             {"commit": "a", "replicas": 1, "versions": {"keras": "3.15"}},
             {"commit": "a", "replicas": 2, "versions": {"keras": "3.16"}},
             {"commit": "a", "replicas": 2},
+            # Resumed with other code.
+            {
+                **{"commit": "b", "replicas": 2},
+                "earlier_starts": [{"commit": "a", "replicas": 2}],
+            },
         ]
         self.assertEqual(
             differing.makers(cards),
             [
-                "replicas differs: 1 (1 run); 2 (2 runs)",
-                "keras differs: 3.15 (1 run); 3.16 (1 run); None (1 run)",
+                "commit differs: a (3 runs); a, then b (1 run)",
+                "replicas differs: 1 (1 run); 2 (3 runs)",
+                "keras differs: 3.15 (1 run); 3.16 (1 run); None (2 runs)",
             ],
         )

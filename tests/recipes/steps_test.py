@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import io
 import json
 import pathlib
 from unittest import mock
@@ -56,6 +58,44 @@ class HasEndedTest(tf.test.TestCase):
             self.check(None, {"seed": 0})
         with self.assertRaisesRegex(ValueError, "no room"):
             self.check({"error": "no room"}, {"seed": 0})
+
+
+class BeginTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.get_temp_dir()) / self.id()
+        self.strategy = training.strategy("one")
+
+    def begin(self, **changed):
+        start = {
+            **{"versions": {"keras": "3"}, "commit": "a"},
+            **{"workers": 1, "replicas": 1, "command": "train", **changed},
+        }
+        return steps._begin(
+            self.strategy, self.directory, {"seed": 0}, start, True
+        )
+
+    def test_another_process_is_named(self):
+        _, held = self.begin()
+        with self.assertRaisesRegex(ValueError, "Another process is training"):
+            steps._has_ended(self.strategy, self.directory, {"seed": 0}, True)
+        with self.assertRaisesRegex(ValueError, "Another process is training"):
+            self.begin()
+        held.close()
+        self.assertFalse(
+            steps._has_ended(self.strategy, self.directory, {"seed": 0}, True)
+        )
+
+    def test_warns_where_a_run_goes_on_with_other_code(self):
+        error = io.StringIO()
+        with contextlib.redirect_stderr(error):
+            self.begin()[1].close()
+            self.begin(command="train --resume")[1].close()
+            self.assertEqual(error.getvalue(), "")
+            earlier, held = self.begin(commit="b")
+        held.close()
+        self.assertEqual([start["commit"] for start in earlier], ["a", "a"])
+        self.assertRegex(error.getvalue(), "commit: 'a' then, 'b' now")
 
 
 class FitTest(tf.test.TestCase):

@@ -78,6 +78,8 @@ def between_methods(recipes, named):
 def makers(cards):
     """Notes commits, devices and versions, where runs were made by several.
 
+    Of a run that was stopped and resumed by others all count.
+
     Args:
         cards: list of dict.
 
@@ -90,12 +92,20 @@ def makers(cards):
     ['commit differs: a (1 run); b (2 runs)']
     """
     found = [
-        {name: card.get(name) for name in MAKERS} | card.get("versions", {})
+        [
+            {name: start.get(name) for name in MAKERS}
+            | start.get("versions", {})
+            for start in (*card.get("earlier_starts", ()), card)
+        ]
         for card in cards
     ]
+    names = (name for starts in found for start in starts for name in start)
     notes = []
-    for name in dict.fromkeys(name for maker in found for name in maker):
-        counts = collections.Counter(str(maker.get(name)) for maker in found)
+    for name in dict.fromkeys(names):
+        counts = collections.Counter(
+            ", then ".join(dict.fromkeys(str(s.get(name)) for s in starts))
+            for starts in found
+        )
         if len(counts) > 1:
             values = (
                 f"{value} ({n} run{'s' if n > 1 else ''})"
