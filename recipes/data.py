@@ -19,6 +19,8 @@ class Data:
     test: list
     test_name: str  # what `test` is, for titles
     num_missing: int  # images that `test` should have, too
+    # pixels, of images that shards hold smaller than they were
+    largest_side: int | None = None
 
 
 def read_data(dataset, data_dir, validation_fraction):
@@ -76,6 +78,7 @@ def read_data(dataset, data_dir, validation_fraction):
         test,
         test_name,
         num_missing,
+        split.largest_side,
     )
 
 
@@ -90,9 +93,12 @@ def name_of(dataset, split, data):
     Returns:
         str.
     """
-    if not data.num_missing:
-        return f"{dataset} {split}"
-    return f"{dataset} {split} (missing images: {data.num_missing})"
+    others = []
+    if data.num_missing:
+        others.append(f"missing images: {data.num_missing}")
+    if data.largest_side:
+        others.append(f"resized to at most {data.largest_side} pixels a side")
+    return f"{dataset} {split}" + (f" ({'; '.join(others)})" if others else "")
 
 
 def with_regions(examples, settings):

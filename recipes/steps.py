@@ -177,8 +177,11 @@ def train(
         data = read_data(
             arguments.dataset, arguments.data_dir, recipe.validation_fraction
         )
-        identity["data_sha256"] = digest(data.training, data.validation)
-        test_sha256 = digest(data.test)
+        identity["largest_side"] = data.largest_side
+        identity["data_sha256"] = digest(
+            data.training, data.validation, largest_side=data.largest_side
+        )
+        test_sha256 = digest(data.test, largest_side=data.largest_side)
         _has_ended(strategy, directory, identity, arguments.resume)
         pipeline.steps_per_epoch(data.training, recipe.batch_size)
         data = dataclasses.replace(
@@ -328,7 +331,7 @@ def _begin(strategy, directory, identity, start, resume):
     return earlier, held
 
 
-def digest(*parts):
+def digest(*parts, largest_side=None):
     """Tells data from other data, by all that its examples know but the pixels.
 
     The files are not read, so it costs next to nothing, and shards of the same
@@ -336,12 +339,15 @@ def digest(*parts):
 
     Args:
         *parts: lists of `Example`, whose order counts.
+        largest_side: int, as `zoo.data.example.Dataset`.
 
     Returns:
-        str, the sha256 of ids, targets, crops, boxes with what they show, and
-        regions.
+        str, the sha256 of ids, targets, crops, boxes with what they show,
+        regions, and the side to which images were resized.
     """
     sha256 = hashlib.sha256()
+    if largest_side:
+        sha256.update(f"largest_side={largest_side}".encode())
     for example in itertools.chain(*parts):
         sha256.update(example.image_id.encode("utf-8", "surrogateescape"))
         for array in (

@@ -243,6 +243,23 @@ class SameTest(WrittenTestCase):
                 before = name
         self.assertGreater(again, 0)
 
+    def test_room_is_for_an_image_of_several_people_once(self):
+        files = self.write_tree("wider")
+        data = {"x": sources.find("wider", files).read(files, "trainval")}
+        locations = {example.location for example in data["x"].examples}
+        self.assertLess(len(locations), len(data["x"].examples))
+        total = sum(pathlib.Path(path).stat().st_size for path, _ in locations)
+        usage = mock.Mock(free=total)
+        with mock.patch.object(
+            writing.shutil, "disk_usage", return_value=usage
+        ):
+            index = quietly(
+                shards.write,
+                *(self.directory, "wider", data),
+                shard_megabytes=total / 1e6,
+            )
+        self.assertLen(index["splits"]["x"]["shards"], 1)
+
     def check_batches(self, from_files, from_shards, **options):
         """Compares an epoch of training and a pass of evaluation."""
         training, evaluation = [], []
@@ -365,6 +382,24 @@ class SameTest(WrittenTestCase):
             [encoded.read_bytes(*e.location) for e in theirs.examples],
         )
 
+    def test_smaller_images_stay_known_as_such(self):
+        files = self.write_tree("voc2007")
+        source = sources.find("voc2007", files)
+        splits = ("trainval", "test")
+        data = {split: source.read(files, split) for split in splits}
+        self.assertIsNone(data["test"].largest_side)
+        for side, more in ((20, 20), (None, 20), (30, 20), (10, 10)):
+            folder = self.root / f"{side}"
+            quietly(shards.write, folder, "voc2007", data, side)
+            data = {x: quietly(shards.read, folder, x) for x in splits}
+            self.assertEqual(data["test"].largest_side, more)
+        self.assertEqual(
+            recipe_data.name_of("voc2007", "test", data["test"]),
+            "voc2007 test (resized to at most 10 pixels a side)",
+        )
+        found = quietly(recipe_data.read_data, "voc2007", folder, 0.0)
+        self.assertEqual(found.largest_side, 10)
+
 
 class ReadTest(WrittenTestCase):
     def setUp(self):
@@ -423,11 +458,18 @@ class ReadTest(WrittenTestCase):
     @parameterized.parameters(
         ("not JSON", "shards.json is not an index of shards. JSONDecodeError"),
         ("[]", "shards.json is not an index of shards. TypeError"),
-        ('{"format": 9}', "'format' must be 1.* Received: format=9"),
+        ('{"format": 9}', r"'format' must be one of \(1, 2\).* format=9"),
     )
     def test_a_bad_index(self, text, message):
         (self.directory / "shards.json").write_text(text)
         self.refused(message)
+
+    def test_the_format_before(self):
+        path = self.directory / "shards.json"
+        index = json.loads(path.read_text())
+        path.write_text(json.dumps(index | {"format": 1}))
+        found = self.read("voc2007", self.directory, "test")
+        self.assertNotEmpty(found.examples)
 
     def test_no_index(self):
         (self.directory / "shards.json").unlink()
@@ -701,6 +743,15 @@ class WriteTest(ShardsTestCase):
         ):
             self.write_voc(files, largest_side=30)
         self.assertEqual(contents(self.directory), before)
+
+    def test_a_bad_unfinished_index_is_named(self):
+        files = self.write_tree("voc2007")
+        self.stop_after(files, 1)
+        (self.directory / "unfinished.json").write_text("[]")
+        with self.assertRaisesRegex(
+            ValueError, "unfinished.json is not an index of unfinished shards"
+        ):
+            self.write_voc(files)
 
     def test_other_data_is_refused(self):
         files = self.write_tree("voc2007")

@@ -145,6 +145,13 @@ class DigestTest(parameterized.TestCase, tf.test.TestCase):
         other = dataclasses.replace(self.example, **change)
         self.assertNotEqual(steps.digest([self.example]), steps.digest([other]))
 
+    def test_tells_smaller_images(self):
+        found = {
+            steps.digest([self.example], largest_side=side)
+            for side in (None, 320, 640)
+        }
+        self.assertLen(found, 3)
+
     def test_is_the_same_wherever_the_files_are(self):
         example = dataclasses.replace(self.example, crop=(0.1, 0.2, 0.3, 0.7))
         moved = dataclasses.replace(

@@ -60,11 +60,14 @@ class Dataset:
         classes: tuple of str. Class `k` of every `targets` is `classes[k]`.
         num_missing: int. Images of the split that have no file, or none that
             can be decoded, and are left out, by a reader that does so.
+        largest_side: int, pixels above which images were resized when they
+            were written into shards; `None` for images as they are.
     """
 
     examples: list[Example]
     classes: tuple[str, ...]
     num_missing: int = 0
+    largest_side: int | None = None
 
     def targets(self):
         """Stacks the examples' targets to `(num_examples, num_classes)`."""

@@ -15,7 +15,6 @@ Everything random follows from the seed, the epoch and the example's index, so
 an epoch gives the same pixels in a run that was resumed before it.
 """
 
-import os
 import sys
 
 import keras
@@ -23,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
-from zoo.data import augment, boxes, encoded
+from zoo.data import augment, boxes, cores, encoded
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
 # averaging all. It takes a third of the time, and crops differ by more. A JPEG
@@ -215,7 +214,7 @@ def training_batches(
     def mix(images, targets, kept):
         return augment.mix(images, targets, kept, unknown)
 
-    dataset = order.map(load, num_parallel_calls=_num_cores())
+    dataset = order.map(load, num_parallel_calls=cores.count())
     dataset = dataset.batch(batch_size // share[1], drop_remainder=True)
     if mixed:
         dataset = dataset.map(mix, num_parallel_calls=2)
@@ -281,7 +280,7 @@ def evaluation_batches(examples, image_size, batch_size):
     """
     load = _without_autograph(_loader(examples, image_size))
     dataset = tf.data.Dataset.range(len(examples))
-    dataset = dataset.map(load, num_parallel_calls=_num_cores())
+    dataset = dataset.map(load, num_parallel_calls=cores.count())
     return _with_options(dataset.batch(batch_size).prefetch(2))
 
 
@@ -365,7 +364,7 @@ def unreadable(examples):
         return index, tf.shape(image)  # unused, the image would be pruned
 
     dataset = tf.data.Dataset.range(len(names))
-    dataset = dataset.map(check, num_parallel_calls=_num_cores())
+    dataset = dataset.map(check, num_parallel_calls=cores.count())
     dataset = _with_options(dataset.ignore_errors())
     verbose = 1 if sys.stdout.isatty() else 2
     progress = keras.utils.Progbar(
@@ -409,7 +408,7 @@ def _rows(features, targets, indices):
             row.set_shape((indices.shape[0], *column.shape[1:]))
         return tuple(rows[:-1]), rows[-1]
 
-    dataset = indices.map(read, num_parallel_calls=_num_cores()).prefetch(2)
+    dataset = indices.map(read, num_parallel_calls=cores.count()).prefetch(2)
     return _with_options(dataset)
 
 
@@ -547,10 +546,6 @@ def _region_targets(examples):
         for example in examples
     ]
     return tf.constant(np.concatenate(on_object, dtype="float32"))
-
-
-def _num_cores():
-    return os.cpu_count()
 
 
 def _with_options(dataset):

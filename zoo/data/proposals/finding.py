@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
-from zoo.data import encoded
+from zoo.data import cores, encoded
 from zoo.data.proposals import edges
 from zoo.data.proposals.windows import sliding_windows
 
@@ -193,7 +193,7 @@ def _find_all(finder, examples, num_workers):
     verbose = int(sys.stdout.isatty())
     bar = keras.utils.Progbar(num_examples, verbose=verbose, unit_name="image")
     found, bad, num_found, printed = [], [], 0, start
-    with futures.ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(num_workers or cores.count()) as pool:
         for example, (regions, how) in zip(
             examples, pool.map(finder, examples), strict=True
         ):

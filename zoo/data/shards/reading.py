@@ -11,7 +11,7 @@ from concurrent import futures
 
 import numpy as np
 
-from zoo.data import encoded
+from zoo.data import cores, encoded
 from zoo.data.example import Dataset
 from zoo.data.progress import Progress
 from zoo.data.shards import records
@@ -119,7 +119,7 @@ def read(
         progress.add(shard["num_examples"])
         return found
 
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(cores.count()) as pool:
         found = list(pool.map(read_shard, shards))
     if problems := [each for each in found if isinstance(each, str)]:
         raise ValueError(
@@ -136,7 +136,12 @@ def read(
             dataclasses.replace(example, image_path=path, span=span)
         )
     num_missing = index["splits"][split]["num_missing"] + len(left_out)
-    dataset = Dataset(examples, tuple(index["classes"]), num_missing)
+    dataset = Dataset(
+        examples,
+        tuple(index["classes"]),
+        num_missing,
+        index["options"]["largest_side"],
+    )
     return dataset if classes is None else _with_classes(dataset, classes, root)
 
 
@@ -153,14 +158,14 @@ def _index(root):
         )
     try:
         index = json.loads(path.read_bytes())
-        if index["format"] == records.FORMAT:
+        if index["format"] in records.READ:
             return index
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not an index of shards. {type(error).__name__}: {error}"
         ) from error
     raise ValueError(
-        f"{path}: 'format' must be {records.FORMAT}, which this version "
+        f"{path}: 'format' must be one of {records.READ}, which this version "
         f"reads. Received: format={index['format']!r}"
     )
 

@@ -6,7 +6,10 @@ import tensorflow as tf
 from zoo.data import encoded
 from zoo.data.example import Example
 
-FORMAT = 1  # of records and index
+# Of records and index. In format 1 every example had its image, also where the
+# one before was of the same.
+FORMAT = 2
+READ = (1, 2)
 INDEX = "shards.json"
 UNFINISHED = "unfinished.json"  # the index of what is still being written
 

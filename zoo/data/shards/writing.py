@@ -13,7 +13,7 @@ from concurrent import futures
 import tensorflow as tf
 
 from zoo import runs
-from zoo.data import encoded
+from zoo.data import cores, encoded
 from zoo.data.example import Dataset
 from zoo.data.progress import Progress
 from zoo.data.shards import images, reading, records
@@ -43,7 +43,8 @@ def write(
         splits: dict from the name of a split to its `Dataset`; all of the
             same classes.
         largest_side: int, at least 1. Pixels above which the larger side of
-            an image is resized to this; `None` keeps all as they are.
+            an image is resized to this; `None` keeps all as they are. What
+            comes from shards with a lower one keeps that.
         shard_megabytes: float, above 0. Million bytes of image files, before
             they are resized, in a shard.
         num_workers: int, threads, each with a shard; `None` is one a core.
@@ -82,6 +83,8 @@ def write(
             f"{ {name: data.classes for name, data in splits.items()} }"
         )
     directory = pathlib.Path(directory)
+    sides = [largest_side, *(data.largest_side for data in splits.values())]
+    largest_side = min((side for side in sides if side), default=None)
     options = {"largest_side": largest_side, "shard_megabytes": shard_megabytes}
     index = {
         "format": records.FORMAT,
@@ -93,11 +96,17 @@ def write(
     contents = {}  # shard's file -> its examples, with names of their images
     num_bytes = 0
     for split, data in splits.items():
-        sizes = [_size(example) for example in data.examples]
+        # An image may have several examples; it is stored once.
+        size_of = {
+            location: _size(*location)
+            for location in dict.fromkeys(e.location for e in data.examples)
+        }
+        sizes = [size_of[example.location] for example in data.examples]
+        split_bytes = sum(size_of.values())
         pairs = list(zip(data.examples, _names(data.examples), strict=True))
-        parts = _parts(split, pairs, sum(sizes), shard_megabytes * 1e6)
+        parts = _parts(split, pairs, split_bytes, shard_megabytes * 1e6)
         contents |= parts
-        num_bytes += sum(sizes)
+        num_bytes += split_bytes
         index["splits"][split] = {
             "num_missing": data.num_missing,
             "examples_sha256": _digest(pairs, sizes),
@@ -131,11 +140,11 @@ def write(
     return index
 
 
-def _size(example):
-    if example.span:
-        return example.span[1]
+def _size(path, span):
+    if span:
+        return span[1]
     try:
-        return os.path.getsize(example.image_path)
+        return os.path.getsize(path)
     except OSError:
         return 0
 
@@ -193,8 +202,15 @@ def _begun(directory, index):
             )
         runs.write_json(path, index)
         return index
-    begun = json.loads(path.read_bytes())
-    then, now = _identity(begun), _identity(json.loads(json.dumps(index)))
+    try:
+        begun = json.loads(path.read_bytes())
+        then = _identity(begun)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not an index of unfinished shards; delete the folder "
+            f"to write them anew. {type(error).__name__}: {error}"
+        ) from error
+    now = _identity(json.loads(json.dumps(index)))
     changed = [
         f"{name}: {then.get(name)!r} then, {now.get(name)!r} now"
         for name in sorted(then.keys() | now.keys())
@@ -258,7 +274,7 @@ def _write_all(directory, index, contents, largest_side, num_workers):
             directory / name, contents[name], largest_side, progress, stopped
         )
 
-    with futures.ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with futures.ThreadPoolExecutor(num_workers or cores.count()) as pool:
         tasks = [pool.submit(write_shard, name) for name in contents]
         try:
             for task in futures.as_completed(tasks):
