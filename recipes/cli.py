@@ -419,14 +419,24 @@ def parse(description, recipes, argv=None):
     for item in dataclasses.fields(recipe):
         if item.name == "backbone":
             continue
-        default = getattr(recipe, item.name)
+        default = shown = getattr(recipe, item.name)
+        if item.name == "unknown":
+            default = None
+            shown += "; ignore with a loss or a smoothing that no paper has"
         group.add_argument(
             f"--{item.name}",
             default=default,
-            help=f"{item.metadata['help']} (default: {default})",
+            help=f"{item.metadata['help']} (default: {shown})",
             **_type_and_choices(item),
         )
     arguments = parser.parse_args(argv)
+    if arguments.unknown is None:
+        of_papers = arguments.loss in ("paper", "cross_entropy")
+        arguments.unknown = (
+            recipe.unknown
+            if of_papers and not arguments.label_smoothing
+            else "ignore"
+        )
     if DATASETS[arguments.dataset].needs_data_dir and not arguments.data_dir:
         parser.error(f"--dataset {arguments.dataset} needs --data_dir")
     if arguments.profile < 0:

@@ -255,6 +255,7 @@ def train(
         lock,
         clear_errors((FloatingPointError, OSError)),
         workers.named_if_lost(),
+        pipeline.named_if_unreadable(),
     ):
         (phases or fit)(run)
         # The chief alone measures and writes; the others wait for it.
@@ -445,7 +446,9 @@ def fit(
                     recipe.batch_size // workers.count(strategy),
                 ),
                 np.stack([example.targets for example in watched]),
-                evidence.painter(run, attention=not phase),
+                evidence.painter(run, attention=not phase)
+                if workers.is_chief()
+                else None,
                 {"method": run.method, **dataclasses.asdict(recipe)},
                 history,
                 prefix,

@@ -5,14 +5,14 @@ Run:    python recipes/sweep.py csra
         python recipes/sweep.py csra --dataset voc2007 --data_dir VOCdevkit \
             --backbone resnet101 --output_dir runs/voc -- --num_heads 4
 
-Flags that are not listed below go to the recipes of the method and the twins,
-those behind `--` to the method's alone. Each run is the command that its line
-shows. It has a folder below `--output_dir`, by default the recipe's own, and
-its log beside it. What has ended is not trained again, whoever trained it, and
-what was stopped is resumed: a sweep that was killed goes on by the same
-command, and two sweeps may share their twins. A run that fails is named, with
-the end of its log, and the others go on. Of another recipe none is overwritten:
-other flags want another `--output_dir`.
+The method stands first. Flags that are not listed below go to the recipes of
+the method and the twins, those behind `--` to the method's alone. Each run is
+the command that its line shows. It has a folder below `--output_dir`, by
+default the recipe's own, and its log beside it. What has ended is not trained
+again, whoever trained it, and what was stopped is resumed: a sweep that was
+killed goes on by the same command, and two sweeps may share their twins. A run
+that fails is named, with the end of its log, and the others go on. Of another
+recipe none is overwritten: other flags want another `--output_dir`.
 
 At the end stands the table of `recipes/compare.py`, whose files are in the
 folder comparison-METHOD-DATASET-BACKBONE beside the runs.

@@ -189,10 +189,7 @@ def resume(model, directory):
     if not history:
         return history
     load(model, folder)
-    # Under mixed_float16 Keras wraps the optimizer to scale the loss.
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    groups = getattr(optimizer, "optimizers", [optimizer])
-    if any(group.use_ema for group in groups):
+    if any(group.use_ema for group in groups(model)):
         # An epoch ends with the averages in the model and its weights in
         # their place; training goes on from the weights.
         swap = keras.callbacks.SwapEMAWeights()
@@ -222,6 +219,20 @@ def load(model, folder):
     workers.spread(
         strategy, [*model.weights, *random_states, *model.optimizer.variables]
     )
+
+
+def groups(model):
+    """Lists the optimizers that change weights, not those around them.
+
+    Args:
+        model: compiled `keras.Model`.
+
+    Returns:
+        list of `keras.optimizers.Optimizer`.
+    """
+    # Under mixed_float16 Keras wraps the optimizer to scale the loss.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    return getattr(optimizer, "optimizers", [optimizer])
 
 
 def _folders(directory):

@@ -118,7 +118,7 @@ def check_distributable(model):
     )
     if not isinstance(model.distribute_strategy, mirrored):
         return
-    for optimizer in (model.optimizer, *_groups(model)):
+    for optimizer in (model.optimizer, *checkpoints.groups(model)):
         steps = optimizer.gradient_accumulation_steps
         if steps and steps > 1:
             raise ValueError(
@@ -512,7 +512,7 @@ class ReduceOnPlateau(keras.callbacks.Callback):
         earlier = [row[self.monitor] for row in self.history]
         values = [*earlier, logs[self.monitor]]
         if plateaus(values, self.patience) > plateaus(earlier, self.patience):
-            for optimizer in _groups(self.model):
+            for optimizer in checkpoints.groups(self.model):
                 rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
                 optimizer.learning_rate = float(rate) * self.factor
 
@@ -560,7 +560,7 @@ class LearningRates(keras.callbacks.Callback):
             f"learning_rate_{optimizer.name}": float(
                 keras.ops.convert_to_numpy(optimizer.learning_rate)
             )
-            for optimizer in _groups(self.model)
+            for optimizer in checkpoints.groups(self.model)
         }
 
     def on_epoch_end(self, epoch, logs=None):
@@ -615,17 +615,12 @@ class Progress(keras.callbacks.Callback):
         self.num_steps = num_steps
         self.epoch = None
 
-    def on_train_begin(self, logs=None):
-        """Does not know yet how long an epoch takes."""
-        self.epoch_seconds = None
-
     def on_epoch_begin(self, epoch, logs=None):
         """Prints the time left; after the epoch Keras' bar would be torn."""
         now = time.monotonic()
         if self.epoch is not None:
-            self.epoch_seconds = now - self.start
             left = self.params["epochs"] - epoch
-            clock = _clock(self.epoch_seconds * left)
+            clock = _clock((now - self.start) * left)
             print(f"epochs to go: {left}, about {clock} left", flush=True)
         self.epoch = epoch
         self.start = self.printed = now
@@ -682,7 +677,7 @@ def callbacks(
         classes: tuple of str.
         batches: as `Validation`.
         targets: as `Validation`.
-        pictures: as `zoo.tensorboard.TensorBoard`.
+        pictures: as `zoo.tensorboard.TensorBoard`; the chief's alone counts.
         hyperparameters: as `zoo.tensorboard.TensorBoard`.
         history: list of dict, the logs of the epochs before, as
             `zoo.checkpoints.resume` gives it.
@@ -744,10 +739,3 @@ def _advice(directory):
         f"The last good checkpoint is {folder}. A lower learning rate, or a "
         "longer warm-up, often helps."
     )
-
-
-def _groups(model):
-    """Lists the optimizers that change weights, not those around them."""
-    # Under mixed_float16 Keras wraps the optimizer to scale the loss.
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    return getattr(optimizer, "optimizers", [optimizer])

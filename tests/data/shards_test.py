@@ -486,6 +486,12 @@ class ReadTest(WrittenTestCase):
         batches = pipeline.evaluation_batches(data.examples, 32, 4)
         with self.assertRaises(tf.errors.DataLossError):
             list(batches)
+        # What a training says, whose message has no name of a file.
+        with (
+            self.assertRaisesRegex(OSError, "damaged.*--resume.*DataLossError"),
+            pipeline.named_if_unreadable(),
+        ):
+            list(batches)
         self.paths[0].write_bytes(b"")
         path, span = data.examples[0].location
         with self.assertRaisesRegex(ValueError, rf"{path} .*span=\({span[0]}"):

@@ -85,6 +85,24 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
         )
 
     @parameterized.parameters(
+        ("absent",),
+        ("absent", "--loss", "cross_entropy"),
+        ("absent", "--label_smoothing", "0"),
+        ("absent", "--loss", "focal", "--unknown", "absent"),
+        ("ignore", "--unknown", "ignore"),
+        ("ignore", "--loss", "asymmetric"),
+        ("ignore", "--loss", "focal"),
+        ("ignore", "--loss", "class_balanced"),
+        ("ignore", "--label_smoothing", "0.1"),
+    )
+    def test_losses_beside_the_papers_leave_out_the_unknown(
+        self, expected, *flags
+    ):
+        given = ["--dataset", "voc2007", "--data_dir", "x", *flags]
+        _, recipe = cli.parse("", train_csra.RECIPES, given)
+        self.assertEqual(recipe.unknown, expected)
+
+    @parameterized.parameters(
         ("voc2012", "resnet101", (448, 16, 1, 0.1, 4.0, "unit")),
         ("coco2014", "resnet101", (448, 16, 6, 0.5, 5.0, "unit")),
         ("coco2014", "vit_l16", (448, 16, 8, 1.0, 5.0, "symmetric")),
@@ -159,6 +177,8 @@ class ParseTest(parameterized.TestCase, tf.test.TestCase):
                 changes |= {"image_size": 32, "crop_area": 1.0}
             if field.name == "schedule":  # the last one has no rise
                 changes |= {"warmup_epochs": 0.0}
+            if field.name in ("loss", "label_smoothing"):  # of no paper
+                changes |= {"unknown": "ignore"}
             flags = [f"--{key}={value}" for key, value in changes.items()]
             _, changed = cli.parse("", module.RECIPES, flags)
             expected = dataclasses.replace(recipe, **changes)

@@ -15,6 +15,7 @@ Everything random follows from the seed, the epoch and the example's index, so
 an epoch gives the same pixels in a run that was resumed before it.
 """
 
+import contextlib
 import sys
 
 import keras
@@ -385,6 +386,24 @@ def unreadable(examples):
         for index, example in enumerate(examples)
         if example.image_path in reasons
     }
+
+
+@contextlib.contextmanager
+def named_if_unreadable():
+    """Says what to do where a file cannot be read that could be at the start.
+
+    Raises:
+        OSError: In place of TensorFlow's error, which may not name the file.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(
+            "A file of the data set is gone or damaged, which was not so at "
+            "the start. The same command with --resume looks at all of them, "
+            f"names it, and goes on. Received: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _reason(path):
