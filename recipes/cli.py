@@ -422,7 +422,8 @@ def parse(description, recipes, argv=None):
         default = shown = getattr(recipe, item.name)
         if item.name == "unknown":
             default = None
-            shown += "; ignore with a loss or a smoothing that no paper has"
+            if shown == "absent":
+                shown += "; ignore with a loss or a smoothing of no paper"
         group.add_argument(
             f"--{item.name}",
             default=default,

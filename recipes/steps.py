@@ -177,7 +177,8 @@ def train(
         data = read_data(
             arguments.dataset, arguments.data_dir, recipe.validation_fraction
         )
-        identity["largest_side"] = data.largest_side
+        if data.largest_side:
+            identity["largest_side"] = data.largest_side
         identity["data_sha256"] = digest(
             data.training, data.validation, largest_side=data.largest_side
         )
@@ -278,9 +279,9 @@ def _has_ended(strategy, directory, identity, resume):
 
     def check():
         try:
-            if (directory / runs.LOCK).exists():
-                runs.claim(directory).close()
             ended = runs.check(directory, identity, resume)
+            if not ended and (directory / runs.LOCK).exists():
+                runs.claim(directory).close()
         except (OSError, ValueError) as error:
             return {"error": str(error)}
         return {"ended": ended, "wanted": wanted}
@@ -321,9 +322,10 @@ def _begin(strategy, directory, identity, start, resume):
         raise ValueError(begun["error"])
     *earlier, now = begun["starts"]
     same = ("versions", "commit", "workers", "replicas")
-    if earlier and (
-        changed := runs.differences(earlier[-1], {k: now[k] for k in same})
-    ):
+    changed = earlier and runs.differences(
+        earlier[-1], {name: now[name] for name in same}
+    )
+    if changed and workers.is_chief():
         print(
             "Warning: the run goes on in other circumstances, so its numbers "
             f"may not be those of a run that was not stopped: {changed}",

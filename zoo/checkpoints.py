@@ -71,6 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
             shutil.rmtree(removed)
 
     def _write(self, folder):
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
         self._make_sure_of_room(folder / "room")
         self.model.save_weights(folder / WEIGHTS)

@@ -2,8 +2,9 @@
 
 A file is written beside its name and renamed, so what is there is whole:
 
-recipe.json       every number that changes the result, from the start, and what
-                  each start was made with, `--resume` being another
+recipe.json       every number that changes the result, from the start
+starts.json       commit, versions, devices and command of each start; one that
+                  resumes is another
 .lock             held by the process that writes here
 history.csv       one row an epoch
 checkpoints/      the last and the best epoch, for `--resume`
@@ -38,6 +39,7 @@ METRICS = "metrics.json"
 MODEL = "model.keras"
 PREDICTIONS = "predictions.npz"
 RECIPE = "recipe.json"
+STARTS = "starts.json"
 
 
 def check(directory, recipe, resume):
@@ -96,7 +98,7 @@ def claim(directory):
     lock = open(directory / LOCK, "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except (BlockingIOError, PermissionError) as error:
         lock.close()
         raise FileExistsError(
             f"Another process is training in {directory}. Wait for its end, "
@@ -133,10 +135,11 @@ def begin(directory, recipe, start, resume):
             raise FileExistsError(
                 f"Another process has ended the run in {directory} just now."
             )
-        path = directory / RECIPE
-        then = json.loads(path.read_text()) if path.exists() else {}
-        starts = [*then.get("starts", ()), start]
-        write_json(path, {**recipe, "starts": starts})
+        path = directory / STARTS
+        before = json.loads(path.read_text()) if path.exists() else []
+        starts = [*before, start]
+        write_json(path, starts)
+        write_json(directory / RECIPE, recipe)
         return starts, held.pop_all()
 
 

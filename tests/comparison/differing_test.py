@@ -61,6 +61,12 @@ class DifferingTest(tf.test.TestCase):
         named = differing.settings(recipes)
         self.assertEqual(differing.between_methods(recipes, named), [])
 
+    def test_one_run_by_two(self):
+        card = {"commit": "b", "earlier_starts": [{"commit": "a"}]}
+        self.assertEqual(
+            differing.makers([card]), ["commit differs: a, then b (1 run)"]
+        )
+
     def test_versions_and_devices(self):
         cards = [
             {"commit": "a", "replicas": 1, "versions": {"keras": "3.15"}},

@@ -4,6 +4,7 @@ import io
 import pathlib
 from unittest import mock
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -657,3 +658,48 @@ class UnreadableTest(tf.test.TestCase):
                 pipeline.unreadable(made)
             self.assertIn(printed, out.getvalue())
             self.assertEqual(bool(printed), bool(out.getvalue()))
+
+
+class UnreadableInTrainingTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (None, "NotFoundError: .*lost.jpg; No such file"),
+        (
+            b"\xff\xd8\xff\xe0 not a JPEG",
+            "InvalidArgumentError: .*Invalid JPEG",
+        ),
+        (b"GIF89a", "InvalidArgumentError: .*a GIF; JPEG, PNG and WebP"),
+    )
+    def test_fit_ends_with_a_clear_error(self, left, message):
+        folder = pathlib.Path(self.get_temp_dir())
+        image = np.random.default_rng(0).integers(256, size=(20, 30, 3))
+        path = folder / "lost.jpg"
+        Image.fromarray(np.uint8(image)).save(path)
+        example = Example(
+            image_id="lost",
+            image_path=str(path),
+            targets=np.ones(2, "float32"),
+            boxes=np.zeros((0, 4), "float32"),
+            box_classes=np.zeros(0, "int32"),
+            box_difficult=np.zeros(0, bool),
+        )
+        batches = pipeline.training_batches([example] * 2, 8, 2, 1, seed=0)
+        path.unlink()
+        if left:
+            path.write_bytes(left)
+        model = keras.Sequential(
+            [keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+        model.compile("sgd", "mse")
+        with (
+            self.assertRaisesRegex(OSError, f"--resume names it; .*{message}"),
+            pipeline.named_if_unreadable(),
+        ):
+            model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+
+    def test_other_errors_stay(self):
+        error = tf.errors.NotFoundError(None, None, "No algorithm worked!")
+        with (
+            self.assertRaisesRegex(tf.errors.NotFoundError, "No algorithm"),
+            pipeline.named_if_unreadable(),
+        ):
+            raise error

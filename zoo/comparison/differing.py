@@ -106,7 +106,7 @@ def makers(cards):
             ", then ".join(dict.fromkeys(str(s.get(name)) for s in starts))
             for starts in found
         )
-        if len(counts) > 1:
+        if len(counts) > 1 or any(", then " in value for value in counts):
             values = (
                 f"{value} ({n} run{'s' if n > 1 else ''})"
                 for value, n in counts.items()

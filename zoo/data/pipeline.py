@@ -16,6 +16,7 @@ an epoch gives the same pixels in a run that was resumed before it.
 """
 
 import contextlib
+import re
 import sys
 
 import keras
@@ -30,6 +31,11 @@ from zoo.data import augment, boxes, cores, encoded
 # that shrinks by at least twice as much is halved by its decoder, once or more.
 TRAINING_ANTIALIAS = 1.5
 IOU = 0.5  # with a true box, above which a region counts as an object
+# Lines of TensorFlow's errors, of files and shards.
+_UNREADABLE = re.compile(
+    r".*(No such file|(corrupted|truncated) record|Invalid JPEG|Invalid PNG"
+    f"|{preprocess.TAKEN}).*"
+)
 MANY = 1000  # images that take long enough to show progress
 
 # To look for Python's own control flow, of which there is none over tensors,
@@ -397,12 +403,16 @@ def named_if_unreadable():
     """
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except tf.errors.OpError as error:
+        # Keras and TensorFlow put it among where they were.
+        found = _UNREADABLE.search(str(error))
+        if not found:
+            raise
         raise OSError(
             "A file of the data set is gone or damaged, which was not so at "
-            "the start. The same command with --resume looks at all of them, "
-            f"names it, and goes on. Received: {type(error).__name__}: {reason}"
+            "the start. The same command with --resume names it; with the file "
+            "as it was, it goes on. "
+            f"Received: {type(error).__name__}: {found[0].strip()}"
         ) from error
 
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from zoo.data import encoded
 from zoo.data.example import Example
 
-# Of records and index. In format 1 every example had its image, also where the
-# one before was of the same.
+# Of records and index. In format 1 an example may have its image also where the
+# one before it is of the same.
 FORMAT = 2
 READ = (1, 2)
 INDEX = "shards.json"

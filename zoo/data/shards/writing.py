@@ -83,6 +83,7 @@ def write(
             f"{ {name: data.classes for name, data in splits.items()} }"
         )
     directory = pathlib.Path(directory)
+    as_they_are = largest_side is None
     sides = [largest_side, *(data.largest_side for data in splits.values())]
     largest_side = min((side for side in sides if side), default=None)
     options = {"largest_side": largest_side, "shard_megabytes": shard_megabytes}
@@ -121,7 +122,7 @@ def write(
         if _is_written(directory, shard)
     }
     missing = {k: v for k, v in contents.items() if k not in written}
-    if largest_side is None and not written:
+    if as_they_are and not written:
         _check_room(directory, num_bytes)
     _write_all(directory, index, missing, largest_side, num_workers)
     for split, entry in index["splits"].items():
