@@ -488,7 +488,7 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
     def test_a_resumed_run_ends_as_one_that_was_not_stopped(self):
         self.check_resumed(averages=True, policy="float32")
 
-    @pytest.mark.heavy  # a CPU has no fast float16
+    @pytest.mark.by_hand  # a CPU has no fast float16
     def test_a_resumed_run_without_averages_keeps_its_loss_scale(self):
         self.check_resumed(averages=False, policy="mixed_float16")
 

@@ -98,7 +98,7 @@ class RunTest(tf.test.TestCase):
         for old, new in zip(before.weights, after.weights, strict=True):
             self.assertAllEqual(old, new, new.path)
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_cached_features_give_the_same_also_when_it_is_resumed(self):
         directory = self.home / "cached"
         compute = feature_cache.load_or_compute

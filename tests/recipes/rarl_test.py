@@ -118,7 +118,7 @@ class RunTest(tf.test.TestCase):
             card["scores_moved_on"], f"{len(targets)} validation images, by OF1"
         )
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_resumes_with_the_same_draws(self):
         directory = self.home / "stopped"
         with stopping_at(2) as seen:
