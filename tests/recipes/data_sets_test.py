@@ -225,7 +225,7 @@ class OwnDataTest(tf.test.TestCase):
 
 
 class ShardsTest(tf.test.TestCase):
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_trains_with_all_switches_and_leaves_a_float32_model(self):
         home = pathlib.Path(self.get_temp_dir())
         scenes.write(home / "files", num_trainval=12, num_test=4)

@@ -26,17 +26,18 @@ MINI = pathlib.Path(__file__).parents[3] / "shared/data/voc_mini/VOCdevkit"
 
 
 class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(
-        ("fan", train_fan, ("--dim", 16)),
-        (
-            "order_free_rnn",
-            train_order_free_rnn,
-            ("--units", 16, "--preliminary_epochs", 1),
-        ),
-    )
     @pytest.mark.heavy
-    def test_whole_images(self, name, recipe, flags):
-        self.check_from_files_to_a_served_answer(name, recipe, flags)
+    def test_fan(self):
+        self.check_from_files_to_a_served_answer(
+            "fan", train_fan, ("--dim", 16)
+        )
+
+    @pytest.mark.by_hand
+    def test_order_free_rnn(self):
+        self.check_from_files_to_a_served_answer(
+            *("order_free_rnn", train_order_free_rnn),
+            ("--units", 16, "--preliminary_epochs", 1),
+        )
 
     @parameterized.parameters(
         ("rarl", train_rarl, ("--units", 16, "--num_steps", 2)),
