@@ -170,6 +170,7 @@ def main(directory):
     """Reads the models; writes what they compute and how they train here."""
     found, told = answer_losses(), {}
     for name in [*METHODS, *LAYERS]:
+        keras.utils.set_random_seed(0)  # dropout is drawn anew when loaded
         try:
             model = keras.saving.load_model(directory / f"{name}.keras")
             found |= answer(name, model)

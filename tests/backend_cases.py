@@ -142,14 +142,14 @@ METHODS = {
             "learner": falling_gate_weight,
         },
         RGNN_SHOWN,
-        dim=8,
+        dim=32,  # with few, dropout or a ReLU can leave no gradient
     ),
     "rgnn_feature": method(
         rgnn,
         BALANCED,
         {"learner": rgnn_learner},
         RGNN_SHOWN,
-        dim=8,
+        dim=32,
         gate="feature",
     ),
 }
