@@ -29,19 +29,21 @@ class Answers:
     other_scores: dict[str, np.ndarray]
 
 
-def answers_of(method, outputs):
+def answers_of(card, outputs):
     """Reads what `zoo.training.predict` gives, for models of every method.
 
     Args:
-        method: str, a key of `recipes.cli.EXPLAIN`.
+        card: dict, the run's, or of it "method", a key of
+            `recipes.cli.EXPLAIN`, and "loss", if it has one.
         outputs: array of shape `(num_examples, num_classes)`, or a dict.
 
     Returns:
         `Answers`.
     """
-    if method == "order_free_rnn":
+    if card["method"] == "order_free_rnn":
         return _of_sequences(outputs)
-    if method == "rarl":
+    # Of RARL: by another loss than its own a score has a sign.
+    if card["method"] == "rarl" and card.get("loss", "paper") == "paper":
         return _of_softmax(outputs)
     return Answers(training.sigmoid(outputs), None, None, {})
 

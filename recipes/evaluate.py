@@ -154,7 +154,7 @@ def main(argv=None):
         )
     else:
         outputs = predict(model)
-    answers = answers_of(card["method"], outputs)
+    answers = answers_of(card, outputs)
     if arguments.output_dir:
         runs.save_predictions(
             arguments.output_dir / runs.PREDICTIONS,
@@ -209,7 +209,7 @@ def main(argv=None):
             width: reports.measure(
                 targets,
                 classes=data.classes,
-                **vars(answers_of(card["method"], found)),
+                **vars(answers_of(card, found)),
             )
             for width, found in predict(widths).items()
         }

@@ -75,7 +75,7 @@ def main(argv=None):
         batch_size = card.get("batch_size", 16)  # a converted run has none
         batches = pipeline.evaluation_batches(examples, image_size, batch_size)
         outputs = training.predict(model, batches, len(examples))
-        probabilities = answers_of(card["method"], outputs).probabilities
+        probabilities = answers_of(card, outputs).probabilities
         paths = evidence.draw_all(
             arguments.output_dir,
             cli.EXPLAIN[card["method"]](model),

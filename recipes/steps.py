@@ -513,7 +513,7 @@ def _finish(directory, model, recipe, data, card):
         data.test, recipe.image_size, recipe.batch_size
     )
     outputs = training.predict(model, batches, len(data.test))
-    answers = answers_of(card["method"], outputs)
+    answers = answers_of(card, outputs)
     targets = np.stack([example.targets for example in data.test])
     runs.save_predictions(
         directory / runs.PREDICTIONS,

@@ -127,8 +127,13 @@ def phases(run):
         model=model,
         predictor=run.model,
         loss=losses.SoftmaxSquaredError(unknown=run.recipe.unknown),
-        relative=True,
+        relative=_learns_a_softmax(run.recipe),
     )
+
+
+def _learns_a_softmax(recipe):
+    """Tells whether the loss sees differences of scores only, not their sign."""
+    return recipe.loss == "paper"
 
 
 def settle(run, model):
@@ -166,7 +171,13 @@ def main(argv=None):
             "nms": 0.7,
         }
     steps.train(
-        "rarl", recipe, arguments, build, phases, settle, regions=regions
+        "rarl",
+        recipe,
+        arguments,
+        build,
+        phases,
+        settle if _learns_a_softmax(recipe) else None,
+        regions=regions,
     )
 
 

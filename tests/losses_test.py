@@ -280,7 +280,7 @@ class ArgumentsTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_without_focus_and_margin_it_is_the_cross_entropy(self):
         targets, logits = random_problem()
-        loss = AsymmetricLoss(gamma_pos=0, gamma_neg=0, margin=0)
+        loss = AsymmetricLoss(0, 0, margin=0, unknown="absent")
         self.assertAllClose(
             loss(targets, logits), BinaryCrossentropy()(targets, logits)
         )
@@ -310,10 +310,11 @@ class ClassBalancedWeightsTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllClose(found, weights, 1e-9)
         self.assertAllClose(sum(found), 5)
 
-    def test_a_class_without_images_counts_as_with_one(self):
-        self.assertAllEqual(
-            class_balanced_weights([0, 9]), class_balanced_weights([1, 9])
-        )
+    def test_a_class_without_images_leaves_the_others_as_they_are(self):
+        found = class_balanced_weights([0, 5000, 10])
+        self.assertEqual(found[0], 1)
+        self.assertAllEqual(found[1:], class_balanced_weights([5000, 10]))
+        self.assertAllEqual(class_balanced_weights([0, 0]), [1, 1])
 
     @parameterized.parameters(
         ([[1, 2]], 0.9, "positives="),
@@ -325,6 +326,15 @@ class ClassBalancedWeightsTest(parameterized.TestCase, tf.test.TestCase):
     def test_names_a_bad_argument(self, positives, beta, received):
         with self.assertRaisesRegex(ValueError, f"Received: {received}"):
             class_balanced_weights(positives, beta)
+
+
+class NoPapersLossTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(AsymmetricLoss, FocalLoss)
+    def test_leaves_out_the_unknown_where_nothing_is_said(self, kind):
+        logits = tf.constant([[3.0, 3.0]])
+        self.assertAllEqual(
+            kind()([[1.0, -1.0]], logits), kind()([[1.0]], logits[:, :1])
+        )
 
 
 class FocalLossTest(tf.test.TestCase):

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from recipes import cli, evaluate, predict, steps
 from recipes import train_rarl as recipe_of
+from recipes.answers import answers_of
 from recipes.data import read_data
 from tests.recipes.command import run, stopping_at
 from zoo import metrics, training
@@ -55,6 +56,30 @@ class RecipeTest(parameterized.TestCase, tf.test.TestCase):
         scales = model.get_layer("attention").scales
         self.assertAllClose(scales[0], smallest)
         self.assertLen(scales, 1 if recipe.num_regions == 1 else 3)
+
+    @parameterized.parameters(("paper", True), ("cross_entropy", False))
+    def test_only_its_own_loss_needs_a_border(self, loss, is_relative):
+        flags = ["--loss", loss]
+        with mock.patch.object(steps, "train") as train:
+            recipe_of.main(flags)
+        *_, phases, settle = train.call_args.args
+        self.assertEqual(settle is not None, is_relative)
+        _, recipe = cli.parse("", recipe_of.RECIPES, flags)
+        run_of = mock.MagicMock(recipe=recipe)
+        with (
+            mock.patch.object(recipe_of, "learner"),
+            mock.patch.object(steps, "fit") as fit,
+        ):
+            phases(run_of)
+        self.assertEqual(fit.call_args.kwargs["relative"], is_relative)
+
+        logits = np.array([[3.0, 2.0, 1.0, -1.0]], "float32")
+        answers = answers_of({"method": "rarl", "loss": loss}, logits)
+        self.assertAllClose(answers.probabilities, training.sigmoid(logits))
+        if is_relative:  # 0.66 0.24 0.09 0.01 by the softmax
+            self.assertAllEqual(answers.predicted, [[1, 1, 0, 0]])
+        else:
+            self.assertIsNone(answers.predicted)
 
 
 class RunTest(tf.test.TestCase):

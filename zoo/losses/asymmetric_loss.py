@@ -28,7 +28,7 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_pos: float. Focus on hard positives: 0, or at least 1.
         gamma_neg: float. Focus on hard negatives: 0, or at least 1.
         margin: float in `[0, 1)`. Below this probability a negative is free.
-        unknown: as `MultiLabelLoss`.
+        unknown: as `MultiLabelLoss`, but "ignore" if not given.
         **kwargs: as `keras.losses.Loss`.
 
     Call arguments and what is returned: as
@@ -50,7 +50,7 @@ class AsymmetricLoss(MultiLabelLoss):
         gamma_pos=0.0,
         gamma_neg=4.0,
         margin=0.05,
-        unknown="absent",
+        unknown="ignore",
         **kwargs,
     ):
         super().__init__(unknown, **kwargs)

@@ -13,13 +13,14 @@ def class_balanced_weights(positives, beta=0.999):
 
     Formula, from Cui et al. (2019), https://arxiv.org/abs/1901.05555,
     Proposition 1 and section 4, for a class with n images, then scaled to a
-    sum of the number of classes:
+    mean of 1:
 
         weight = (1 - beta) / (1 - beta**n)
 
     Args:
         positives: array of int, `(num_classes,)`: images in the training split
-            that have the class. A class without any counts as with one.
+            that have the class. One without any has nothing to balance: its
+            weight is 1.
         beta: float in `[0, 1)`. 0: all weights are 1. Towards 1 they become
             inverse to the number of images. The most different they can be is
             `1 / (1 - beta)` times.
@@ -43,5 +44,8 @@ def class_balanced_weights(positives, beta=0.999):
         )
     if not 0 <= beta < 1:
         raise ValueError(f"`beta` must be in [0, 1). Received: beta={beta}")
-    weights = (1 - beta) / (1 - beta ** np.maximum(positives, 1.0))
-    return weights * len(weights) / weights.sum()
+    weights = np.ones(len(positives))
+    if (there := positives > 0).any():
+        own = (1 - beta) / (1 - beta ** positives[there].astype("float64"))
+        weights[there] = own / own.mean()
+    return weights

@@ -33,7 +33,7 @@ class FocalLoss(MultiLabelLoss):
             is infinite.
         alpha: float in `(0, 1)`. Weight of present classes, beside 1 - alpha of
             absent ones.
-        unknown: as `MultiLabelLoss`.
+        unknown: as `MultiLabelLoss`, but "ignore" if not given.
         **kwargs: as `keras.losses.Loss`.
 
     Call arguments and what is returned: as
@@ -44,13 +44,13 @@ class FocalLoss(MultiLabelLoss):
 
     Example:
 
-    >>> loss = FocalLoss(unknown="ignore")
+    >>> loss = FocalLoss()
     >>> targets, logits = ops.array([[1.0, -1.0]]), ops.array([[0.0, 9.0]])
     >>> round(float(loss(targets, logits)), 4)  # 0.25 * 0.5**2 * log 2
     0.0433
     """
 
-    def __init__(self, gamma=2.0, alpha=0.25, unknown="absent", **kwargs):
+    def __init__(self, gamma=2.0, alpha=0.25, unknown="ignore", **kwargs):
         super().__init__(unknown, **kwargs)
         if not gamma >= 1:
             raise ValueError(

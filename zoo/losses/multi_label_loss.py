@@ -55,6 +55,9 @@ class MultiLabelLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def call(self, y_true, y_pred):
+        # Keras takes a list for a structure of tensors.
+        y_true = ops.convert_to_tensor(y_true)
+        y_pred = ops.convert_to_tensor(y_pred)
         if len(y_pred.shape) == 3 and len(y_true.shape) == 2:
             y_true = ops.repeat(y_true[:, None], y_pred.shape[1], axis=1)
         if self.unknown == "absent":
