@@ -183,7 +183,8 @@ def train(
             data.training, data.validation, largest_side=data.largest_side
         )
         test_sha256 = digest(data.test, largest_side=data.largest_side)
-        _has_ended(strategy, directory, identity, arguments.resume)
+        made_by = {"versions": runs.versions(), "commit": runs.commit()}
+        _has_ended(strategy, directory, identity, arguments.resume, made_by)
         pipeline.steps_per_epoch(data.training, recipe.batch_size)
         data = dataclasses.replace(
             data,
@@ -221,8 +222,7 @@ def train(
             "devices": arguments.devices,
             "workers": workers.count(strategy),
             "replicas": replicas,
-            "versions": runs.versions(),
-            "commit": runs.commit(),
+            **made_by,
             "command": shlex.join(["python", *sys.argv]),
         }
         earlier_starts, lock = _begin(
@@ -257,6 +257,7 @@ def train(
         clear_errors((FloatingPointError, OSError)),
         workers.named_if_lost(),
         pipeline.named_if_unreadable(),
+        training.named_if_full(directory),
     ):
         (phases or fit)(run)
         # The chief alone measures and writes; the others wait for it.
@@ -264,10 +265,11 @@ def train(
     return directory
 
 
-def _has_ended(strategy, directory, identity, resume):
+def _has_ended(strategy, directory, identity, resume, made_by=None):
     """Checks, for all workers, that the run may write to its folder.
 
-    Only the chief has the folder. The others must do what it does.
+    Only the chief has the folder. The others must do what it does, by the same
+    versions and commit, which are `made_by`.
 
     Returns:
         bool, as `zoo.runs.check`.
@@ -275,7 +277,7 @@ def _has_ended(strategy, directory, identity, resume):
     Raises:
         ValueError: If the run may not be, or this worker would do another.
     """
-    wanted = {**identity, "resume": resume}
+    wanted = {**identity, **(made_by or {}), "resume": resume}
 
     def check():
         try:
@@ -293,7 +295,8 @@ def _has_ended(strategy, directory, identity, resume):
         other = runs.differences(chief["wanted"], wanted)
         if workers.total(strategy, np.array([bool(other)], "int32"))[0]:
             raise ValueError(
-                "All workers must train the same recipe on the same data. "
+                "All workers must train the same recipe on the same data, by "
+                "the same code. "
                 "Received, of the chief (then) and of worker "
                 f"{workers.index(strategy)} (now): {other or 'no difference'}"
             )
@@ -425,6 +428,8 @@ def fit(
     workers.prepare(model)
     strategy = model.distribute_strategy
     history = checkpoints.resume(model, states) if run.resume else []
+    if not history:  # a machine may have other weights to begin with
+        workers.spread(strategy, model.variables)
     if workers.is_chief():  # a kill may have left out the last row
         checkpoints.write_history(directory / "history.csv", history)
     if len(history) < recipe.epochs:

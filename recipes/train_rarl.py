@@ -132,7 +132,7 @@ def phases(run):
 
 
 def _learns_a_softmax(recipe):
-    """Tells whether the loss sees differences of scores only, not their sign."""
+    """Tells whether the loss sees differences of scores, not their signs."""
     return recipe.loss == "paper"
 
 

@@ -13,9 +13,9 @@ from zoo import checkpoints
 def built():
     keras.utils.set_random_seed(0)
     image = keras.Input((4,))
-    model = keras.Model(image, keras.layers.Dense(64)(image))
+    model = keras.Model(image, keras.layers.Dense(2**14)(image))
     model.compile("adam", "mse")
-    model.fit(np.ones((1, 4)), np.ones((1, 64)), verbose=0)
+    model.fit(np.ones((1, 4)), np.ones((1, 2**14)), verbose=0)
     return model
 
 
@@ -34,10 +34,13 @@ class FullDiskTest(tf.test.TestCase):
         callback = checkpoints.Checkpoint(self.directory, "x", history)
         end_epoch(callback, model, 0, x=1.0)
         expected = [w.numpy() for w in model.weights]
-        model.fit(np.ones((1, 4)), np.ones((1, 64)), verbose=0)
-        # A file cannot grow beyond this, as on a disk without room.
+        model.fit(np.ones((1, 4)), np.ones((1, 2**14)), verbose=0)
+        # A file cannot grow beyond this, as on a disk without room: there is
+        # enough for the weights, not for what the optimizer knows beside them.
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+        of_weights = 4 * model.count_params()
+        self.assertEqual(of_weights, 4 * 5 * 2**14)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * of_weights, hard))
         try:
             with self.assertRaisesRegex(
                 OSError, "of epoch 2 could not be written.*epoch_0001; --resume"
@@ -47,6 +50,8 @@ class FullDiskTest(tf.test.TestCase):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         names = [path.name for path in self.directory.iterdir()]
         self.assertEqual(names, ["epoch_0001"])
+        names = [path.name for path in (self.directory / names[0]).iterdir()]
+        self.assertCountEqual(names, ["state.weights.h5", "state.json"])
         # What a run leaves that is killed within a checkpoint.
         half = self.directory / "epoch_0002.tmp"
         half.mkdir()
@@ -69,6 +74,52 @@ class FullDiskTest(tf.test.TestCase):
             self.assertRaisesRegex(OSError, "no room. The last .* is none"),
         ):
             end_epoch(callback, built(), 0, x=1.0)
+
+
+class KilledTest(tf.test.TestCase):
+    def test_one_killed_while_it_removes_leaves_no_half_checkpoint(self):
+        directory = pathlib.Path(self.get_temp_dir()) / self.id()
+        model, history = built(), []
+        callback = checkpoints.Checkpoint(directory, "x", history)
+        end_epoch(callback, model, 0, x=1.0)
+
+        def remove_half(folder, ignore_errors=False):
+            if folder.exists() and not ignore_errors:
+                (folder / "state.json").unlink()
+                raise KeyboardInterrupt
+
+        with (
+            mock.patch.object(checkpoints.shutil, "rmtree", remove_half),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            end_epoch(callback, model, 1, x=2.0)
+        self.assertEqual(checkpoints.best(directory, "x").name, "epoch_0002")
+        self.assertLen(checkpoints.resume(model, directory), 2)
+        names = [path.name for path in directory.iterdir()]
+        self.assertEqual(names, ["epoch_0002"])
+
+    def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(self):
+        directory = pathlib.Path(self.get_temp_dir()) / self.id()
+        done = []
+        replace = checkpoints.os.replace
+        with (
+            mock.patch.object(
+                checkpoints.runs,
+                "to_disk",
+                lambda path: done.append(pathlib.Path(path).name),
+            ),
+            mock.patch.object(
+                checkpoints.os,
+                "replace",
+                lambda a, b: (done.append("rename"), replace(a, b)),
+            ),
+        ):
+            callback = checkpoints.Checkpoint(directory, "x", [])
+            end_epoch(callback, built(), 0, x=1.0)
+        self.assertCountEqual(
+            done[:3], ["state.weights.h5", "state.json", "epoch_0001.tmp"]
+        )
+        self.assertEqual(done[3:], ["rename", directory.name])
 
 
 class HistoryFileTest(tf.test.TestCase):

@@ -163,6 +163,36 @@ class CheckDistributableTest(parameterized.TestCase, tf.test.TestCase):
         training.check_distributable(model)
 
 
+class NamedIfFullTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        OSError(28, "No space left on device", "model.keras"),
+        tf.errors.ResourceExhaustedError(
+            None, None, "{{node}} at\nx/events; No space left on device [Op:F]"
+        ),
+    )
+    def test_says_what_to_do(self, error):
+        with (
+            self.assertRaisesRegex(
+                OSError, "The disk of runs/x is full.*--resume.*(model|events)"
+            ),
+            training.named_if_full(pathlib.Path("runs/x")),
+        ):
+            raise error
+
+    @parameterized.parameters(
+        OSError("epoch 2: No space left on device. Go on by --resume"),
+        OSError("no such file"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM of shape [9]"),
+    )
+    def test_others_stay(self, error):
+        with (
+            self.assertRaises(type(error)) as raised,
+            training.named_if_full(pathlib.Path("runs/x")),
+        ):
+            raise error
+        self.assertIs(raised.exception, error)
+
+
 class WarmupStepDecayTest(tf.test.TestCase):
     def test_rises_then_falls(self):
         schedule = training.WarmupStepDecay(
@@ -599,13 +629,16 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAlmostEqual(measured(9, relative=True), best)
         self.assertGreater(best, measured(9, relative=False))
 
-    def test_an_epoch_without_map_is_never_the_best(self):
+    @parameterized.parameters(
+        ([0.2, np.nan], "epoch_0001"), ([np.nan, 0.2], "epoch_0002")
+    )
+    def test_an_epoch_without_map_is_never_the_best(self, values, expected):
         checkpoint = checkpoints.Checkpoint(self.directory, "val_mAP", [])
         checkpoint.set_model(compiled())
-        for epoch, value in enumerate([0.2, np.nan]):
+        for epoch, value in enumerate(values):
             checkpoint.on_epoch_end(epoch, {"val_mAP": value})
         best = checkpoints.best(self.directory, "val_mAP")
-        self.assertEqual(best.name, "epoch_0001")
+        self.assertEqual(best.name, expected)
 
     def test_nothing_to_resume(self):
         self.assertEqual(checkpoints.resume(compiled(), self.directory), [])

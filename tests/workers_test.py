@@ -89,6 +89,44 @@ class OneWorkerTest(tf.test.TestCase):
             raise tf.errors.AbortedError(None, None, "x")
 
 
+class NamedIfLostTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(
+        (
+            "Graph execution error:\n\nDetected at node Reduce\nCollective ops "
+            "is aborted by: failed to connect to all addresses\nAdditional GRPC "
+            "error information from remote target:\n:UNKNOWN:Error received",
+            "UnavailableError: failed to connect to all addresses$",
+        ),
+        (
+            "{{node}} Collective ops is aborted by: Error reported from "
+            "/job:worker/task:1: The following tasks are unhealthy:\n"
+            "/job:worker/replica:0/task:1\nThe tasks have crashed.\nThe error "
+            "could be from a previous operation. [Op:CollectiveReduceV2] name:",
+            "unhealthy: /job:worker/replica:0/task:1 The tasks have crashed.$",
+        ),
+        (
+            "Collective ops are gone\nso",
+            "UnavailableError: Collective ops are ",
+        ),
+    )
+    def test_says_why(self, text, expected):
+        config = {"cluster": CLUSTER, **task("worker", 0)}
+        with (
+            with_config(config),
+            self.assertRaisesRegex(ConnectionError, f"lost.*{expected}"),
+            workers.named_if_lost(),
+        ):
+            raise tf.errors.UnavailableError(None, None, text)
+
+    def test_other_errors_stay(self):
+        with (
+            with_config({"cluster": CLUSTER, **task("worker", 0)}),
+            self.assertRaises(tf.errors.InternalError),
+            workers.named_if_lost(),
+        ):
+            raise tf.errors.InternalError(None, None, "out of memory")
+
+
 class ShareTest(tf.test.TestCase):
     def test_shares_are_all_examples_end_to_end(self):
         for num_examples in range(3, 20):
@@ -110,12 +148,15 @@ class ShareTest(tf.test.TestCase):
 
 # One worker of a training, which notes its weights, and may die in a step.
 WORKER = """
-    import os, signal, sys
+    import json, os, signal, sys
     import keras, numpy as np
     from recipes import train_csra
 
     notes, dies, *arguments = sys.argv[1:]
-    fit = keras.Model.fit
+    fit, seed = keras.Model.fit, keras.utils.set_random_seed
+    index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    # As a machine that has other weights to begin with.
+    keras.utils.set_random_seed = lambda number: seed(number + index)
 
     class Die(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -271,6 +271,9 @@ def write_beside(path, write):
     Args:
         path: `pathlib.Path`; its folder is made if it is not there.
         write: callable that takes the temporary path and writes it.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: Keras and NumPy choose the format by it.
@@ -280,6 +283,8 @@ def write_beside(path, write):
         to_disk(temporary)
         os.replace(temporary, path)
         to_disk(path.parent)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

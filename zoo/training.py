@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from zoo import checkpoints, metrics, tensorboard, workers
 
+NO_ROOM = "No space left on device"  # in errors of Python and of TensorFlow
 LEAST_GAIN = 1e-3  # of mAP, that is worth an epoch
 PROGRESS_SECONDS = 30  # between two lines
 
@@ -144,6 +145,29 @@ def check_distributable(model):
             "`jit_compile` must be False under `MirroredStrategy`. "
             f"Received: jit_compile={model.jit_compile}"
         )
+
+
+@contextlib.contextmanager
+def named_if_full(directory):
+    """Says what to do where the disk of a run is full.
+
+    Args:
+        directory: `pathlib.Path` of the run.
+
+    Raises:
+        OSError: In place of TensorFlow's error, of its event files, or of one
+            that does not say so.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        lines = [line for line in str(error).splitlines() if NO_ROOM in line]
+        if not lines or "--resume" in str(error):
+            raise
+        raise OSError(
+            f"The disk of {directory} is full. With some room the same command "
+            f"with --resume goes on. Received: {lines[0].strip()}"
+        ) from error
 
 
 @keras.saving.register_keras_serializable(package="zoo")

@@ -13,6 +13,7 @@ one that leaves out a call leaves the others waiting.
 import contextlib
 import json
 import os
+import re
 
 import keras
 import numpy as np
@@ -24,6 +25,10 @@ LOST = (  # what the collective operations of the others then end with
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
     tf.errors.UnavailableError,
+)
+# In their text, which begins with where in the graph it was.
+_CAUSE = re.compile(
+    r"aborted by: (.+?)\s*(?:Additional GRPC|The error could be|\Z)", re.DOTALL
 )
 
 
@@ -243,11 +248,12 @@ def named_if_lost():
     except LOST as error:
         if cluster()[1] == 1 or "ollective" not in str(error):
             raise
-        reason = str(error).strip().partition("\n")[0]
+        found = _CAUSE.search(str(error))
+        reason = found[1] if found else str(error).strip().partition("\n")[0]
         raise ConnectionError(
             "Another worker was lost, or has ended with an error of its own. "
             "Start all workers again, by the same commands with --resume. "
-            f"Received: {type(error).__name__}: {reason}"
+            f"Received: {type(error).__name__}: {' '.join(reason.split())}"
         ) from error
 
 

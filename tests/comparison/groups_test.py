@@ -140,6 +140,26 @@ class GroupsTest(tf.test.TestCase):
             ],
         )
 
+    def test_the_same_runs_by_other_code_are_another_group(self):
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        for seed in (0, 1):
+            for mark in ("", "-dirty"):
+                write_run(
+                    self.home / f"{seed}{mark}",
+                    *("gap", seed),
+                    commit=commit + mark,
+                )
+        _, groups = self.groups()
+        self.assertEqual(
+            {name: group.seeds for name, group in groups.items()},
+            {
+                "csra": [0, 1, 2],
+                "gap commit=abc": [0, 1],
+                "gap commit=01234567": [0, 1],
+                "gap commit=01234567-dirty": [0, 1],
+            },
+        )
+
     def test_what_is_left_out_is_named(self):
         write_run(self.home / "again", "gap", 1)
         runs.write_json(self.home / "stopped" / runs.RECIPE, {})
@@ -160,7 +180,7 @@ class GroupsTest(tf.test.TestCase):
                 "no metrics.json: it was not trained here",
                 "no run is there",
                 "its files cannot be used, KeyError: 'see",
-                f"the same recipe, data and seed as {self.home}"[:40],
+                "the same recipe, data, seed and commit a",
                 "the run has not ended",
             ],
         )

@@ -77,8 +77,50 @@ class KubernetesTest(tf.test.TestCase):
         )
         for key in ("completions", "parallelism"):
             self.assertEqual(spec[key], int(self.env["WORKERS"]))
+        (port,) = self.service["spec"]["ports"]
+        self.assertEqual(
+            self.container["ports"], [{"containerPort": port["port"]}]
+        )
         mounts = {m["name"] for m in self.container["volumeMounts"]}
         self.assertEqual(mounts, {v["name"] for v in self.pod["volumes"]})
+
+    def test_pods_have_numbers_and_all_start_again(self):
+        """What the API says of these keys; a misspelt one is ignored there."""
+        spec = self.job["spec"]
+        self.assertEqual(
+            [self.service["apiVersion"], self.job["apiVersion"]],
+            ["v1", "batch/v1"],
+        )
+        self.assertEqual(
+            {k: spec[k] for k in spec.keys() - {"template"}},
+            {
+                "completionMode": "Indexed",
+                "completions": 2,
+                "parallelism": 2,
+                "backoffLimit": 100,
+                "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
+            },
+        )
+        self.assertEqual(self.pod["restartPolicy"], "OnFailure")
+        self.assertTrue(self.service["spec"]["publishNotReadyAddresses"])
+
+    def test_a_container_has_what_training_needs(self):
+        limits = self.container["resources"]["limits"]
+        self.assertGreaterEqual(limits["nvidia.com/gpu"], 1)
+        self.assertEqual(self.container["workingDir"], "/project")
+        # A signal must come to Python, not to the shell.
+        self.assertIn("exec python", self.container["args"][0])
+        claims = [
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in self.pod["volumes"]
+            if "persistentVolumeClaim" in volume
+        ]
+        self.assertLen(set(claims), 2)
+        memory = [v["name"] for v in self.pod["volumes"] if "emptyDir" in v]
+        paths = {
+            m["name"]: m["mountPath"] for m in self.container["volumeMounts"]
+        }
+        self.assertEqual([paths[name] for name in memory], ["/dev/shm"])
 
     def test_the_recipe_takes_the_flags(self):
         script, *flags = self.start(0)["argv"]
@@ -86,6 +128,11 @@ class KubernetesTest(tf.test.TestCase):
         arguments, recipe = cli.parse("", train_csra.RECIPES, flags)
         self.assertTrue(arguments.resume)
         self.assertEqual(recipe.batch_size % int(self.env["WORKERS"]), 0)
-        mounts = [m["mountPath"] for m in self.container["volumeMounts"]]
-        for path in (arguments.data_dir, arguments.output_dir):
-            self.assertIn(f"/{path.parts[1]}", mounts)
+        # Several workers take all of their devices.
+        self.assertEqual(arguments.devices, "all")
+        is_read_only = {
+            mount["mountPath"]: mount.get("readOnly", False)
+            for mount in self.container["volumeMounts"]
+        }
+        self.assertTrue(is_read_only[f"/{arguments.data_dir.parts[1]}"])
+        self.assertFalse(is_read_only[f"/{arguments.output_dir.parts[1]}"])

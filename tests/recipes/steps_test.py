@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import re
 from unittest import mock
 
 import numpy as np
@@ -10,11 +11,23 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from recipes import cli, steps
+from recipes.data import Data
 from zoo import checkpoints, runs, training, workers
 from zoo.data.example import Example
 
 
-class HasEndedTest(tf.test.TestCase):
+def example():
+    return Example(
+        image_id="a",
+        image_path="a.jpg",
+        targets=np.array([1, 0, -1], "float32"),
+        boxes=np.array([[0, 0, 1, 1]], "float32"),
+        box_classes=np.array([0], "int32"),
+        box_difficult=np.array([False]),
+    )
+
+
+class HasEndedTest(parameterized.TestCase, tf.test.TestCase):
     """Of two workers, whose exchange is played by the test."""
 
     def setUp(self):
@@ -22,7 +35,7 @@ class HasEndedTest(tf.test.TestCase):
         self.directory = pathlib.Path(self.get_temp_dir()) / self.id()
         self.strategy = training.strategy("one")
 
-    def check(self, chief, own, others_differ=0):
+    def check(self, chief, own, others_differ=0, resume=False, made_by=None):
         def from_chief(strategy, make):
             return json.loads(json.dumps(chief)) if chief else make()
 
@@ -35,7 +48,9 @@ class HasEndedTest(tf.test.TestCase):
                 total=lambda strategy, array: array + others_differ,
             ),
         ):
-            return steps._has_ended(self.strategy, self.directory, own, False)
+            return steps._has_ended(
+                self.strategy, self.directory, own, resume, made_by
+            )
 
     def test_a_worker_that_would_train_another_recipe_names_it(self):
         wanted = {"seed": 0, "data_sha256": "a", "resume": False}
@@ -46,6 +61,15 @@ class HasEndedTest(tf.test.TestCase):
                 {"ended": False, "wanted": wanted},
                 {"seed": 0, "data_sha256": "b"},
             )
+
+    @parameterized.parameters(
+        ({"resume": True}, "resume: False then, True now"),
+        ({"made_by": {"commit": "b"}}, "commit: 'a' then, 'b' now"),
+    )
+    def test_a_worker_that_would_do_it_otherwise_names_it(self, own, message):
+        wanted = {"seed": 0, "commit": "a", "resume": False}
+        with self.assertRaisesRegex(ValueError, rf"\(now\): {message}"):
+            self.check({"ended": False, "wanted": wanted}, {"seed": 0}, **own)
 
     def test_the_others_end_with_it(self):
         with self.assertRaisesRegex(ValueError, "worker 0.*no difference"):
@@ -60,7 +84,32 @@ class HasEndedTest(tf.test.TestCase):
             self.check({"error": "no room"}, {"seed": 0})
 
 
-class BeginTest(tf.test.TestCase):
+class TrainTest(tf.test.TestCase):
+    def test_workers_compare_their_data_and_their_code(self):
+        image = example()
+        data = Data(("a", "b", "c"), [image], [], [image], "test", 0)
+        compared = []
+
+        def has_ended(strategy, directory, identity, resume, made_by=None):
+            compared.append({**identity, **(made_by or {})})
+            if len(compared) == 2:
+                raise ValueError("seen")
+            return False
+
+        arguments = mock.MagicMock(devices="one", dataset="scenes")
+        with (
+            mock.patch.multiple(
+                steps, _has_ended=has_ended, read_data=lambda *_: data
+            ),
+            self.assertRaisesRegex(SystemExit, "seen"),
+        ):
+            steps.train("gap", cli.Recipe(), arguments, build=None)
+        new = set(compared[1]) - set(compared[0])
+        self.assertEqual(new, {"data_sha256", "versions", "commit"})
+        self.assertEqual(compared[1]["data_sha256"], steps.digest([image]))
+
+
+class BeginTest(parameterized.TestCase, tf.test.TestCase):
     def setUp(self):
         super().setUp()
         self.directory = pathlib.Path(self.get_temp_dir()) / self.id()
@@ -86,16 +135,25 @@ class BeginTest(tf.test.TestCase):
             steps._has_ended(self.strategy, self.directory, {"seed": 0}, True)
         )
 
-    def test_warns_where_a_run_goes_on_with_other_code(self):
+    @parameterized.parameters(
+        ("commit", "b"),
+        ("versions", {"keras": "4"}),
+        ("workers", 2),
+        ("replicas", 2),
+    )
+    def test_warns_where_a_run_goes_on_otherwise(self, name, value):
         error = io.StringIO()
         with contextlib.redirect_stderr(error):
             self.begin()[1].close()
             self.begin(command="train --resume")[1].close()
             self.assertEqual(error.getvalue(), "")
-            earlier, held = self.begin(commit="b")
+            earlier, held = self.begin(**{name: value})
         held.close()
-        self.assertEqual([start["commit"] for start in earlier], ["a", "a"])
-        self.assertRegex(error.getvalue(), "commit: 'a' then, 'b' now")
+        self.assertEqual(
+            [start["command"] for start in earlier], ["train", "train --resume"]
+        )
+        now = re.escape(repr(value))
+        self.assertRegex(error.getvalue(), f"{name}: .* then, {now} now")
 
 
 class FitTest(tf.test.TestCase):
@@ -108,12 +166,17 @@ class FitTest(tf.test.TestCase):
             mock.patch.multiple(
                 checkpoints,
                 resume=mock.Mock(return_value=history),
-                best=mock.DEFAULT,
+                best=mock.Mock(return_value="the best"),
+                last=mock.Mock(return_value="the last"),
                 load=mock.DEFAULT,
-            ),
+            ) as mocked,
         ):
             steps.fit(run)
+            run.data.validation = []
+            steps.fit(run)
         run.model.fit.assert_not_called()
+        loaded = [call.args[1] for call in mocked["load"].call_args_list]
+        self.assertEqual(loaded, ["the best", "the last"])
         self.assertEqual(
             (directory / "history.csv").read_text().split(),
             ["epoch,loss", "0,2.0", "1,1.0"],
@@ -123,14 +186,7 @@ class FitTest(tf.test.TestCase):
 class DigestTest(parameterized.TestCase, tf.test.TestCase):
     def setUp(self):
         super().setUp()
-        self.example = Example(
-            image_id="a",
-            image_path="a.jpg",
-            targets=np.array([1, 0, -1], "float32"),
-            boxes=np.array([[0, 0, 1, 1]], "float32"),
-            box_classes=np.array([0], "int32"),
-            box_difficult=np.array([False]),
-        )
+        self.example = example()
 
     @parameterized.parameters(
         {"image_id": "b"},

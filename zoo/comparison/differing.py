@@ -117,4 +117,6 @@ def makers(cards):
 
 def _short(recipe, field):
     value = str(recipe[field])
+    if field == "commit":  # and whether it was changed since
+        return value[:8] + value[40:]
     return value[:8] if field.endswith("sha256") else value

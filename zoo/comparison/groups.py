@@ -1,6 +1,7 @@
 """Finished runs -> what they have in common, what differs, who is better.
 
-Runs of one recipe that differ in their seed only are a group. Groups that were
+Runs of one recipe that differ in their seed only are a group; where a seed is
+there twice, by other code, those of one commit. Groups that were
 measured on the same images stand in one table, and their difference to a
 reference is paired: of the same seeds, seed by seed.
 """
@@ -104,7 +105,8 @@ def read(directories):
             continue
         try:
             run = _read(directory)
-            key = (_key(run.recipe), run.seed, _measured_on(run))
+            commit = run.card.get("commit")
+            key = (_key(run.recipe), run.seed, _measured_on(run), commit)
         except FileNotFoundError as error:
             others.append(f"{directory}: {_absence(directory, error)}")
             continue
@@ -119,7 +121,7 @@ def read(directories):
             found.append(run)
         else:
             others.append(
-                f"{directory}: the same recipe, data and seed as "
+                f"{directory}: the same recipe, data, seed and commit as "
                 f"{same.directory}"
             )
     return found, others
@@ -249,10 +251,11 @@ def _groups(some):
     by_recipe = {}
     for run in some:
         by_recipe.setdefault(_key(run.recipe), []).append(run)
-    members = [
-        sorted(group, key=lambda run: run.seed) for group in by_recipe.values()
-    ]
-    recipes = [group[0].recipe for group in members]
+    members, recipes = [], []
+    for of_recipe in by_recipe.values():
+        for group, commit in _by_commit(of_recipe):
+            members.append(sorted(group, key=lambda run: run.seed))
+            recipes.append({**group[0].recipe, **commit})
     settings = differing.settings(recipes)
     groups = [
         Group(" ".join([recipe["method"], *shown.values()]), group)
@@ -262,3 +265,13 @@ def _groups(some):
         *differing.between_methods(recipes, settings),
         *differing.makers([run.card for run in some]),
     ]
+
+
+def _by_commit(some):
+    """Splits runs of one recipe by their code, where a seed is there twice."""
+    if len({run.seed for run in some}) == len(some):
+        return [(some, {})]
+    parts = {}
+    for run in some:
+        parts.setdefault(run.card.get("commit"), []).append(run)
+    return [(part, {"commit": commit}) for commit, part in parts.items()]
