@@ -303,25 +303,29 @@ def fault(image_bytes):
 
 
 def _antialiased(image, image_size):
-    """Gives what `tf.image.resize` gives, to the bit, in a third of the time.
+    """Gives what `tf.image.resize` gives, to the bit, in less time.
 
     Its operation resizes rows, then columns. Rows it adds as whole vectors,
-    columns pixel by pixel: so let it see the columns as rows, too.
+    columns pixel by pixel: so let it see the columns as rows, too. A matrix is
+    transposed faster than pixels of three numbers are.
     """
 
-    def resize_rows(image):
-        shape = tf.shape(image)
+    def resize_rows(image, height):
+        image = tf.reshape(image, (1, height, 1, -1))
         rows = tf.raw_ops.ScaleAndTranslate(
-            images=tf.reshape(image, (1, shape[0], 1, shape[1] * 3)),
+            images=image,
             size=(image_size, 1),
-            scale=(image_size / tf.cast(shape[0], "float32"), 1.0),
+            scale=(image_size / tf.cast(height, "float32"), 1.0),
             translation=(0.0, 0.0),
             kernel_type="triangle",
         )
-        return tf.reshape(rows, (image_size, shape[1], 3))
+        return rows[0, :, 0]
 
-    columns = tf.transpose(resize_rows(image), (1, 0, 2))
-    return tf.transpose(resize_rows(columns), (1, 0, 2))
+    height, width = tf.unstack(tf.shape(image)[:2])
+    rows = resize_rows(image, height)  # y, by x and colour
+    columns = resize_rows(tf.transpose(rows), width)  # x, by colour and y
+    columns = tf.reshape(columns, (-1, image_size))
+    return tf.reshape(tf.transpose(columns), (image_size, image_size, 3))
 
 
 def _checked(image_bytes):

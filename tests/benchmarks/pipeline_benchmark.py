@@ -5,9 +5,10 @@ which as JPEGs take as many bytes as COCO's do, 160 kB, since decoding time
 goes by bytes; and photos of a camera. Every line is run in turns, and of each
 the fastest turn counts.
 
-Pillow's loop has one core, all else has all cores. A machine has hardly ever
-nothing else to do: so the ratios compare CPU time, that of Pillow's loop by
-the number of cores, which is what the rates do on a quiet machine.
+Pillow's loop has one core, all else has all cores that this process may use. A
+machine has hardly ever nothing else to do: so the ratios compare CPU time, that
+of Pillow's loop by the number of cores, which is what the rates do on a quiet
+machine. With one core (`taskset -c 0 python ...`) they are those of a core.
 
 Run:    python tests/benchmarks/pipeline_benchmark.py
 """
@@ -21,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from zoo.data import pipeline
+from zoo.data import cores, pipeline
 from zoo.data.example import Example
 
 QUALITY, GRAIN = 95, 8  # 0.51 bytes a pixel; VOC 2012's photos have 0.48
@@ -73,7 +74,7 @@ def examples(directory, count=256, height=480, width=640):
 def endless(made, load, batch_size):
     """Maps paths as the pipeline does, but nothing else."""
     dataset = tf.data.Dataset.from_tensor_slices([e.image_path for e in made])
-    dataset = dataset.repeat().map(load, num_parallel_calls=os.cpu_count())
+    dataset = dataset.repeat().map(load, num_parallel_calls=cores.count())
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.batch(batch_size).prefetch(2).with_options(options)
@@ -122,14 +123,19 @@ def measure(batches, batch_size=BATCH_SIZE):
 def compare(made, batch_size):
     """Prints a line for each way to load the pictures, and gives the rates."""
     evaluation = pipeline.evaluation_batches(made, IMAGE_SIZE, batch_size)
-    training = pipeline.training_batches(
-        *(made, IMAGE_SIZE, batch_size), epochs=10**6, seed=0
+    training, randomly_augmented, mixed = (
+        pipeline.training_batches(
+            *(made, IMAGE_SIZE, batch_size), epochs=10**6, seed=0, **switches
+        )
+        for switches in ({}, {"rand_augment": 2}, {"mixup": 0.2, "cutmix": 1.0})
     )
     lines = {
         "bare decode": endless(made, bare_decode, batch_size),
         "decode, resize": endless(made, bare_operations, batch_size),
         "evaluation": evaluation.repeat(),
         "training": training,
+        "MixUp, CutMix": mixed,
+        "RandAugment": randomly_augmented,
     }
     costs = {name: np.full(2, np.inf) for name in ("Pillow loop", *lines)}
     for _ in range(TURNS):
@@ -142,15 +148,13 @@ def compare(made, batch_size):
             )
             costs[name] = np.minimum(costs[name], measure(batches, batch_size))
     rates = {  # of a quiet machine
-        name: (1 if name == "Pillow loop" else os.cpu_count()) / cpu_seconds
+        name: (1 if name == "Pillow loop" else cores.count()) / cpu_seconds
         for name, (_, cpu_seconds) in costs.items()
     }
     height, width = np.asarray(Image.open(made[0].image_path)).shape[:2]
     size = np.mean([os.path.getsize(example.image_path) for example in made])
     print(f"{width} x {height} pixels, {size / 1000:.0f} kB, to {IMAGE_SIZE}")
-    print(
-        f"{os.cpu_count()} cores         images/s   CPU ms  of bare of Pillow"
-    )
+    print(f"{cores.count()} cores         images/s   CPU ms  of bare of Pillow")
     for name, (seconds, cpu_seconds) in costs.items():
         print(
             f"{name:15} {1 / seconds:8.1f} {1000 * cpu_seconds:8.2f} "

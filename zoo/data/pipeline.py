@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
-from zoo.data import augment, boxes, cores, encoded
+from zoo.data import augment, boxes, cores, encoded, memory
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
 # averaging all. It takes a third of the time, and crops differ by more. A JPEG
@@ -578,6 +578,7 @@ def _region_targets(examples):
 
 
 def _with_options(dataset):
+    memory.keep()
     # With autotune on, deleting an iterator can block for seconds, which
     # evaluation would pay after every epoch.
     options = tf.data.Options()

@@ -1,0 +1,53 @@
+import platform
+import subprocess
+import sys
+import textwrap
+import unittest
+from unittest import mock
+
+import tensorflow as tf
+
+from zoo.data import memory
+
+# Takes and frees as much as a batch again and again; counts what the system
+# had to clear for it.
+TAKES = """
+    import resource, sys
+    from zoo.data import memory
+
+    if sys.argv[1] == "keep":
+        assert memory.keep() and memory.keep()
+
+    def faults():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def take():
+        taken = bytearray(38 * 10**6)
+        taken[::4096] = b"x" * len(taken[::4096])
+
+    take()
+    before = faults()
+    for _ in range(10):
+        take()
+    print(faults() - before)
+"""
+
+
+class MemoryTest(tf.test.TestCase):
+    @unittest.skipUnless(platform.libc_ver()[0] == "glibc", "of glibc only")
+    def test_what_was_freed_is_used_again(self):
+        faults = [
+            int(
+                subprocess.run(
+                    [sys.executable, "-c", textwrap.dedent(TAKES), mode],
+                    capture_output=True,
+                    check=True,
+                ).stdout
+            )
+            for mode in ("leave", "keep")
+        ]
+        self.assertLess(faults[1], faults[0] / 20, faults)
+
+    def test_other_libraries_have_no_such_switch(self):
+        with mock.patch.object(platform, "libc_ver", return_value=("", "")):
+            self.assertFalse(memory.keep.__wrapped__())

@@ -1,0 +1,29 @@
+"""Memory of batches, which would go to the system and back for each of them."""
+
+import ctypes
+import functools
+import platform
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+NEVER = 2**31 - 1  # bytes, the most that an int says
+
+
+@functools.cache
+def keep():
+    """Makes glibc keep what was freed, in this process and from now on.
+
+    A batch of 16 images of 448 pixels takes 38 MB. What is above 32 MiB glibc
+    gives back when it is freed, and the system clears each of its 9,400 pages
+    again for the next batch: a third to a half of the time that a batch takes.
+    Kept, the process never gets smaller than it once was.
+
+    Returns:
+        bool. Whether it was done: other C libraries have no such switch.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    # A library put before glibc's has a `mallopt` that does nothing, or none.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
+    switches = (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)
+    return all([mallopt(switch, NEVER) for switch in switches])
