@@ -256,7 +256,9 @@ def train(
         lock,
         clear_errors((FloatingPointError, OSError)),
         workers.named_if_lost(),
-        pipeline.named_if_unreadable(),
+        pipeline.named_if_unreadable(
+            [*data.training, *data.validation, *data.test]
+        ),
         training.named_if_full(directory),
     ):
         (phases or fit)(run)

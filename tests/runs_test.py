@@ -62,7 +62,7 @@ class RunsTest(tf.test.TestCase):
         starts, lock = runs.begin(self.directory, recipe, {"commit": "a"}, True)
         self.assertEqual(starts, [{"commit": "a"}])
         with self.assertRaisesRegex(
-            FileExistsError, f"Another process is training in {self.directory}"
+            FileExistsError, f"Another process is writing into {self.directory}"
         ):
             runs.begin(self.directory, recipe, {"commit": "b"}, True)
         lock.close()

@@ -93,8 +93,8 @@ class NamedIfLostTest(parameterized.TestCase, tf.test.TestCase):
     @parameterized.parameters(
         (
             "Graph execution error:\n\nDetected at node Reduce\nCollective ops "
-            "is aborted by: failed to connect to all addresses\nAdditional GRPC "
-            "error information from remote target:\n:UNKNOWN:Error received",
+            "is aborted by: failed to connect to all addresses\nAdditional "
+            "GRPC error information from remote target:\n:UNKNOWN:Error",
             "UnavailableError: failed to connect to all addresses$",
         ),
         (

@@ -84,10 +84,10 @@ def check(directory, recipe, resume):
 
 
 def claim(directory):
-    """Makes sure that no other process writes into a run's folder.
+    """Makes sure that no other process writes into a folder, as of a run.
 
     Args:
-        directory: `pathlib.Path` of the run, which is there.
+        directory: `pathlib.Path`, which is there.
 
     Returns:
         A file. The claim ends when it is closed, or with the process.
@@ -101,7 +101,7 @@ def claim(directory):
     except (BlockingIOError, PermissionError) as error:
         lock.close()
         raise FileExistsError(
-            f"Another process is training in {directory}. Wait for its end, "
+            f"Another process is writing into {directory}. Wait for its end, "
             "or choose another --output_dir."
         ) from error
     except OSError:

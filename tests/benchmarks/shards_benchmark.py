@@ -1,9 +1,9 @@
 """Times training batches from shards against the same from single files.
 
 The pictures are those of `pipeline_benchmark.py`. Both are read from the
-page cache: what a slow disk gains by large files comes on top. All lines are
-timed in turns; of each the fastest turn counts. An image from a shard should
-take at most `LIMIT` times the CPU time of one from a file.
+page cache, and one by one in a random order. All lines are timed in turns; of
+each the fastest turn counts. An image from a shard should take at most `LIMIT`
+times the CPU time of one from a file.
 
 Run:    python tests/benchmarks/shards_benchmark.py
 """

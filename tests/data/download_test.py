@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from absl.testing import parameterized
 
 from tests.data import trees
 from tests.recipes.command import run
+from zoo import runs
 from zoo.data import check, coco, download, voc
 from zoo.data.download import __main__ as command
 from zoo.data.download import extracting, fetching
@@ -152,7 +154,8 @@ class DownloadTest(parameterized.TestCase, tf.test.TestCase):
             self.assertAllEqual(data.targets(), targets)
 
     def left(self):
-        return sorted(path.name for path in self.directory.iterdir())
+        names = {path.name for path in self.directory.iterdir()}
+        return sorted(names - {runs.LOCK})
 
     def test_whole(self):
         out, err, code = self.run_command()
@@ -170,6 +173,43 @@ class DownloadTest(parameterized.TestCase, tf.test.TestCase):
         ):
             arguments = ["voc2007", str(self.directory), "--decode"]
             self.assertEqual(check.main(arguments), 0)
+
+    def test_one_process_at_a_time(self):
+        self.directory.mkdir()
+        with runs.claim(self.directory):
+            _, err, code = self.run_command()
+        self.assertIn("Another process is writing into", f"{err}{code}")
+        self.assertEqual(self.server.asked, [])
+
+    @parameterized.parameters(("voc2007", "VOCdevkit"), ("coco2014", "coco"))
+    def test_has_a_folder_of_its_own(self, dataset, folder):
+        with mock.patch.object(download, "download") as called:
+            out, _, code = run(command.main, dataset)
+        self.assertEqual(code, 0)
+        self.assertEqual(called.call_args.args[1], pathlib.Path(folder))
+        self.assertIn(f"{dataset} is in {folder}. ", out)
+
+    def test_a_full_disk_is_named(self):
+        _, err, code = self.run_limited(100)
+        self.assertIn(
+            "VOCtrainval.tar.part cannot be written: ", f"{err}{code}"
+        )
+        self.assertIn("the same command goes on", f"{err}{code}")
+        part = self.directory / "VOCtrainval.tar.part"
+        self.assertEqual(part.stat().st_size, 100)
+        _, err, code = self.run_command()
+        self.assertEqual(code, 0, err)
+        self.assertEqual(self.server.asked[1], (part.stem, "bytes=100-"))
+        self.check_whole()
+
+    def run_limited(self, num_bytes):
+        """Runs the command where no file can grow beyond some bytes."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+        try:
+            return self.run_command()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     def test_a_zip(self):
         download.download("coco2014", self.directory)

@@ -23,7 +23,7 @@ from recipes import data as recipe_data
 from recipes import steps
 from tests.data import trees
 from tests.recipes.command import run
-from zoo import feature_cache
+from zoo import feature_cache, runs
 from zoo.data import (
     encoded,
     manifest,
@@ -104,6 +104,7 @@ def contents(directory):
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in directory.iterdir()
+        if path.name != runs.LOCK
     }
 
 
@@ -486,10 +487,12 @@ class ReadTest(WrittenTestCase):
         batches = pipeline.evaluation_batches(data.examples, 32, 4)
         with self.assertRaises(tf.errors.DataLossError):
             list(batches)
-        # What a training says, whose message has no name of a file.
         with (
-            self.assertRaisesRegex(OSError, "damaged.*--resume.*DataLossError"),
-            pipeline.named_if_unreadable(),
+            self.assertRaisesRegex(
+                OSError,
+                f"damaged.*--resume.* Received: {self.paths[0]}: DataLossError",
+            ),
+            pipeline.named_if_unreadable(data.examples),
         ):
             list(batches)
         self.paths[0].write_bytes(b"")
@@ -719,7 +722,8 @@ class WriteTest(ShardsTestCase):
         self.write_voc(files, self.root / "whole")
         written = self.stop_after(files, 2)
         self.assertEqual(
-            sorted(contents(self.directory)), [*written, "unfinished.json"]
+            sorted(contents(self.directory)),
+            [*written, "unfinished.json"],
         )
         with self.assertRaisesRegex(FileNotFoundError, "are not finished"):
             sources.find("voc2007", self.directory)
@@ -733,6 +737,18 @@ class WriteTest(ShardsTestCase):
         self.assertEqual(
             (self.directory / written[0]).stat().st_mtime_ns, times[0]
         )
+
+    def test_one_process_at_a_time(self):
+        files = self.write_tree("voc2007")
+        self.stop_after(files, 1)
+        before = contents(self.directory)
+        with (
+            runs.claim(self.directory),
+            self.assertRaisesRegex(FileExistsError, "Another process is writ"),
+        ):
+            self.write_voc(files)
+        self.assertEqual(contents(self.directory), before)
+        self.write_voc(files)
 
     def test_does_not_depend_on_the_number_of_threads(self):
         files = self.write_tree("voc2007")

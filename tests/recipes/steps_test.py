@@ -126,9 +126,9 @@ class BeginTest(parameterized.TestCase, tf.test.TestCase):
 
     def test_another_process_is_named(self):
         _, held = self.begin()
-        with self.assertRaisesRegex(ValueError, "Another process is training"):
+        with self.assertRaisesRegex(ValueError, "Another process is writing"):
             steps._has_ended(self.strategy, self.directory, {"seed": 0}, True)
-        with self.assertRaisesRegex(ValueError, "Another process is training"):
+        with self.assertRaisesRegex(ValueError, "Another process is writing"):
             self.begin()
         held.close()
         self.assertFalse(

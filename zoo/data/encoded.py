@@ -26,18 +26,17 @@ def read_bytes(path, span=None):
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If the shard holds no such record.
+        ValueError: If the shard holds no such record, or a damaged one.
     """
-    with open(path, "rb") as file:
-        if span is None:
+    if span is None:
+        with open(path, "rb") as file:
             return file.read()
-        offset, length = span
-        file.seek(offset)
-        record = file.read(length)
     try:
-        features = tf.train.Example.FromString(record).features.feature
-        return features[IMAGE].bytes_list.value[0]
-    except Exception as error:  # protobuf's own is of no public class
+        with tf.device("CPU"):
+            return read(path, tf.constant(span, "int64")).numpy()
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(error.message) from error
+    except tf.errors.OpError as error:
         raise ValueError(
             f"{path} has no record of an image there; it was changed. "
             f"Received: span={span}"

@@ -17,14 +17,13 @@ an epoch gives the same pixels in a run that was resumed before it.
 
 import contextlib
 import re
-import sys
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
 from zoo.data import augment, boxes, cores, encoded, memory
+from zoo.data.progress import Progress
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
 # averaging all. It takes a third of the time, and crops differ by more. A JPEG
@@ -372,16 +371,14 @@ def unreadable(examples):
 
     dataset = tf.data.Dataset.range(len(names))
     dataset = dataset.map(check, num_parallel_calls=cores.count())
-    dataset = _with_options(dataset.ignore_errors())
-    verbose = 1 if sys.stdout.isatty() else 2
-    progress = keras.utils.Progbar(
-        len(names), verbose=verbose if len(names) >= MANY else 0
-    )
+    # One by one Python would take them more slowly than they are decoded.
+    dataset = _with_options(dataset.ignore_errors().batch(128))
+    progress = Progress("Checked", len(names), "images", least=MANY)
     readable = set()
-    for index, _ in dataset.as_numpy_iterator():
-        readable.add(index)
-        progress.update(index + 1, finalize=False)
-    progress.update(len(names), finalize=True)
+    for indices, _ in dataset.as_numpy_iterator():
+        readable.update(indices.tolist())
+        progress.add(len(indices))
+    progress.add(len(names) - progress.done)  # those that cannot be read
     reasons = {
         name: f"{name}: {_reason(name)}"
         for index, name in enumerate(names)
@@ -395,11 +392,15 @@ def unreadable(examples):
 
 
 @contextlib.contextmanager
-def named_if_unreadable():
+def named_if_unreadable(examples):
     """Says what to do where a file cannot be read that could be at the start.
 
+    Args:
+        examples: list of `Example`, of which one is read.
+
     Raises:
-        OSError: In place of TensorFlow's error, which may not name the file.
+        OSError: In place of TensorFlow's error, which names no shard, and an
+            image only where its file is gone.
     """
     try:
         yield
@@ -408,12 +409,32 @@ def named_if_unreadable():
         found = _UNREADABLE.search(str(error))
         if not found:
             raise
+        paths = "".join(f"{path}: " for path in _damaged(examples, found[0]))
         raise OSError(
             "A file of the data set is gone or damaged, which was not so at "
             "the start. The same command with --resume names it; with the file "
             "as it was, it goes on. "
-            f"Received: {type(error).__name__}: {found[0].strip()}"
+            f"Received: {paths}{type(error).__name__}: {found[0].strip()}"
         ) from error
+
+
+def _damaged(examples, text):
+    """Lists the shards that have no whole record where an error has found so.
+
+    The error knows the place, of the record or of what it holds, not the file.
+    """
+    place = re.search(r"record at (\d+)", text)
+    starts = place and (int(place[1]), int(place[1]) + encoded.RECORD_HEAD)
+    paths = {}
+    for example in examples if place else ():
+        if example.span and example.span[0] in starts:
+            try:
+                encoded.read(
+                    example.image_path, tf.constant(example.span, "int64")
+                )
+            except tf.errors.OpError:
+                paths[example.image_path] = None
+    return list(paths)
 
 
 def _reason(path):

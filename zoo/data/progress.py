@@ -16,6 +16,7 @@ class Progress:
         title: str. What is done, for the lines.
         total: int. How much there is.
         unit: str. Of what.
+        least: int. A job of fewer shows nothing.
 
     Example:
 
@@ -25,13 +26,14 @@ class Progress:
     3
     """
 
-    def __init__(self, title, total, unit):
+    def __init__(self, title, total, unit, least=0):
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
         self._lock = threading.Lock()
         self._printed = time.monotonic()
         self._bar = None
-        if sys.stdout.isatty():
+        self._is_shown = total >= least
+        if self._is_shown and sys.stdout.isatty():
             # Keras' bar cannot be of nothing.
             self._bar = keras.utils.Progbar(max(total, 1), unit_name=unit)
 
@@ -45,7 +47,7 @@ class Progress:
             self.done += amount
             if self._bar:
                 self._bar.update(self.done)
-            elif time.monotonic() - self._printed > SECONDS:
+            elif self._is_shown and time.monotonic() - self._printed > SECONDS:
                 self._printed = time.monotonic()
                 print(
                     f"{self.title}: {self.done} of {self.total} {self.unit}",

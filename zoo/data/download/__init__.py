@@ -1,6 +1,6 @@
 r"""Fetches a data set from its official address, where there is a network.
 
-Run:    python -m zoo.data.download voc2007 --output_dir VOCdevkit
+Run:    python -m zoo.data.download voc2007          # into VOCdevkit
         python -m zoo.data.download coco2014 --output_dir coco \
             --mirror http://files.example.org/coco
 
@@ -32,7 +32,8 @@ def download(dataset, directory, mirror=None, keep_archives=False):
         keep_archives: bool. Whether archives stay in the folder.
 
     Raises:
-        FileExistsError: If a file of the archive is there with other content.
+        FileExistsError: If a file of the archive is there with other content,
+            or another process writes into the folder.
         OSError: If the server does not give an archive, or the disk has too
             little room for it.
         ValueError: If an archive is not the published one, or `mirror` is no
@@ -49,17 +50,23 @@ def download(dataset, directory, mirror=None, keep_archives=False):
         )
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    with runs.claim(directory):
+        for archive in ARCHIVES[dataset]:
+            _download(archive, directory, mirror, keep_archives)
+    (directory / runs.LOCK).unlink(missing_ok=True)
+
+
+def _download(archive, directory, mirror, keep_archives):
     done_path = directory / DONE
-    for archive in ARCHIVES[dataset]:
-        done = json.loads(done_path.read_bytes()) if done_path.exists() else {}
-        if done.get(archive.name) == archive.sha256:
-            print(f"{archive.name} is extracted already, says {done_path}")
-            continue
-        url = archive.url
-        if mirror:
-            url = f"{mirror.rstrip('/')}/{archive.name}"
-        path = fetched(archive, url, directory)
-        extract(archive, path, directory)
-        runs.write_json(done_path, {**done, archive.name: archive.sha256})
-        if not keep_archives:
-            path.unlink()
+    done = json.loads(done_path.read_bytes()) if done_path.exists() else {}
+    if done.get(archive.name) == archive.sha256:
+        print(f"{archive.name} is extracted already, says {done_path}")
+        return
+    url = archive.url
+    if mirror:
+        url = f"{mirror.rstrip('/')}/{archive.name}"
+    path = fetched(archive, url, directory)
+    extract(archive, path, directory)
+    runs.write_json(done_path, {**done, archive.name: archive.sha256})
+    if not keep_archives:
+        path.unlink()

@@ -1,4 +1,4 @@
-"""Command line: `python -m zoo.data.download voc2007 --output_dir ...`."""
+"""Command line: `python -m zoo.data.download voc2007`."""
 
 import argparse
 import pathlib
@@ -24,8 +24,8 @@ def main(argv=None):
     parser.add_argument(
         "--output_dir",
         type=pathlib.Path,
-        required=True,
-        help="folder of the data set, which becomes a --data_dir",
+        help="folder of the data set, which becomes a --data_dir (default: "
+        "VOCdevkit, or coco)",
     )
     parser.add_argument(
         "--mirror",
@@ -39,7 +39,10 @@ def main(argv=None):
         help="keep each archive after it is extracted",
     )
     arguments = parser.parse_args(argv)
-    name, directory = arguments.dataset, arguments.output_dir
+    name = arguments.dataset
+    directory = arguments.output_dir or pathlib.Path(
+        "coco" if name == "coco2014" else "VOCdevkit"
+    )
     if name in ELSEWHERE:
         sys.exit(
             f"error: {name} has no address to fetch it from directly: follow "

@@ -1,4 +1,4 @@
-r"""A data set in few large files, for disks that are slow at many small ones.
+r"""A data set in few large files, which are copied and found sooner than many.
 
 Run:    python -m zoo.data.shards --dataset voc2007 --data_dir VOCdevkit \
             --output_dir shards/voc2007
@@ -7,7 +7,9 @@ Run:    python -m zoo.data.shards --dataset voc2007 --data_dir VOCdevkit \
         python recipes/train_csra.py --dataset voc2007 --data_dir shards/voc2007
 
 A folder of shards stands for the data set everywhere: targets, boxes, order
-and, without `--largest_side`, pixels are the same.
+and, without `--largest_side`, pixels are the same. Training reads its images
+one by one, in the order of the seed, as it does from single files: a disk that
+is slow at that stays so.
 
 <split>-00000-of-00016.tfrecord    the examples, a record each
 shards.json                        what is in them; written last

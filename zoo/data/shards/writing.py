@@ -54,7 +54,8 @@ def write(
         dict, the index, as it is in `shards.json`.
 
     Raises:
-        FileExistsError: If the folder holds finished shards or other files.
+        FileExistsError: If the folder holds finished shards or other files, or
+            another process writes into it.
         OSError: If the disk has too little room, or fails.
         ValueError: If an argument is out of its range; if the folder holds
             shards of other data or options; or if a split has no image that
@@ -115,16 +116,23 @@ def write(
             "shards": [{"file": name} for name in parts],
         }
     index = _begun(directory, index)
-    written = {
-        shard["file"]: shard
-        for split in index["splits"].values()
-        for shard in split["shards"]
-        if _is_written(directory, shard)
-    }
-    missing = {k: v for k, v in contents.items() if k not in written}
-    if as_they_are and not written:
-        _check_room(directory, num_bytes)
-    _write_all(directory, index, missing, largest_side, num_workers)
+    with runs.claim(directory):
+        written = {
+            shard["file"]: shard
+            for split in index["splits"].values()
+            for shard in split["shards"]
+            if _is_written(directory, shard)
+        }
+        missing = {k: v for k, v in contents.items() if k not in written}
+        if as_they_are and not written:
+            _check_room(directory, num_bytes)
+        _write_all(directory, index, missing, largest_side, num_workers)
+        _finish(directory, index)
+    return index
+
+
+def _finish(directory, index):
+    """Writes the index, by which the folder is one of shards from now on."""
     for split, entry in index["splits"].items():
         entry["left_out"] = [
             left_out
@@ -138,7 +146,7 @@ def write(
             )
     runs.write_json(directory / records.INDEX, index)
     (directory / records.UNFINISHED).unlink(missing_ok=True)
-    return index
+    (directory / runs.LOCK).unlink(missing_ok=True)
 
 
 def _size(path, span):
