@@ -146,7 +146,8 @@ def main(argv=None):
         batches = pipeline.evaluation_batches(
             data.examples, image_size, batch_size
         )
-        return training.predict(model, batches, len(targets))
+        with cli.clear_errors(), pipeline.named_if_unreadable(data.examples):
+            return training.predict(model, batches, len(targets))
 
     if arguments.views:
         outputs = np.mean(

@@ -692,7 +692,7 @@ class UnreadableInTrainingTest(parameterized.TestCase, tf.test.TestCase):
         )
         model.compile("sgd", "mse")
         with (
-            self.assertRaisesRegex(OSError, f"--resume names it; .*{message}"),
+            self.assertRaisesRegex(OSError, f"--resume, names.*{message}"),
             pipeline.named_if_unreadable([]),
         ):
             model.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)

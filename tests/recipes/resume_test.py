@@ -88,15 +88,17 @@ class ResumeTest(tf.test.TestCase):
         self.assertEqual(
             self.checkpoints("killed"), ["epoch_0001", "epoch_0002.tmp"]
         )
-        rng = random.Random()  # another each time: no moment is special
-        moment = rng.uniform(0.2, 1) * seconds
-        print(f"kill after {moment:.2f} of {seconds:.2f} seconds")
-        process = subprocess.Popen(self.command("killed", "--resume"))
-        try:
-            process.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+        statuses = []
+        for _ in range(2):  # at other moments each time: none is special
+            moment = random.uniform(0, 0.7) * seconds
+            print(f"kill after {moment:.2f} of {seconds:.2f} seconds")
+            process = subprocess.Popen(self.command("killed", "--resume"))
+            try:
+                process.wait(timeout=moment)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+            statuses.append(process.wait())
+        self.assertIn(-signal.SIGKILL, statuses)
         self.assertEqual(self.train("killed", "--resume"), 0)
         self.check_equal("killed")
         card = json.loads((self.home / "killed/card.json").read_text())

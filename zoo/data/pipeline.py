@@ -412,8 +412,8 @@ def named_if_unreadable(examples):
         paths = "".join(f"{path}: " for path in _damaged(examples, found[0]))
         raise OSError(
             "A file of the data set is gone or damaged, which was not so at "
-            "the start. The same command with --resume names it; with the file "
-            "as it was, it goes on. "
+            "the start. The same command, of a training with --resume, names "
+            "all such files; with them as they were, it goes on. "
             f"Received: {paths}{type(error).__name__}: {found[0].strip()}"
         ) from error
 
