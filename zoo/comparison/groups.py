@@ -1,9 +1,9 @@
 """Finished runs -> what they have in common, what differs, who is better.
 
 Runs of one recipe that differ in their seed only are a group; where a seed is
-there twice, by other code, those of one commit. Groups that were
-measured on the same images stand in one table, and their difference to a
-reference is paired: of the same seeds, seed by seed.
+there twice, by other code, those of one commit. Groups that were measured on
+the same images stand in one table, and their difference to a reference is
+paired: of the same seeds, seed by seed.
 """
 
 import dataclasses
