@@ -54,7 +54,7 @@ class Recipe(cli.Recipe):
     warmup_epochs: float = cli.field(0.0, "of a linear rise, in each stage")
     crop_area: float = cli.field(1.0, cli.CROP_AREA)
     proposals: typing.Literal["edge_boxes", "sliding_windows", "own"] = (
-        cli.field("edge_boxes", "regions; own: those in the manifest")
+        cli.field("edge_boxes", "regions; own: of the manifest or the shards")
     )
     edge_model: str = cli.field(
         "", "file of a structured forest, for edges better than the gradient's"

@@ -843,6 +843,25 @@ class WriteTest(ShardsTestCase):
         with self.assertRaisesRegex(ValueError, "the same classes"):
             shards.write(self.directory, "any", {"x": data, "y": other})
 
+    def test_regions_are_found_once_for_all(self):
+        pytest.importorskip("cv2")
+        files = self.write_tree("voc2012")
+        cache = mock.patch.dict("os.environ", XDG_CACHE_HOME=str(self.root))
+        with cache:
+            _, err, code = self.command("voc2012", files, "--edge_boxes", 5)
+        self.assertEqual(code, 0, err)
+        examples = quietly(shards.read, self.directory, "trainval").examples
+        with cache:
+            expected = quietly(
+                proposals.propose,
+                voc.read(files, "trainval", 2012).examples,
+                num_regions=5,
+            )
+        for found in (examples, proposals.propose(examples, "own")):
+            for ours, theirs in zip(found, expected, strict=True):
+                self.assertAllEqual(ours.regions, theirs.regions)
+        self.assertNotEmpty(examples[0].regions)
+
     def test_command(self):
         files = self.write_tree("voc2012")
         _, err, code = self.command("voc2012", files, "--splits", "val", "no")

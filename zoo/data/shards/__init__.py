@@ -5,6 +5,10 @@ Run:    python -m zoo.data.shards --dataset voc2007 --data_dir VOCdevkit \
         python -m zoo.data.shards --dataset coco2014 --data_dir coco \
             --output_dir shards/coco640 --largest_side 640
         python recipes/train_csra.py --dataset voc2007 --data_dir shards/voc2007
+        python -m zoo.data.shards --dataset voc2007 --data_dir VOCdevkit \
+            --output_dir shards/regions --edge_boxes 300
+        python recipes/train_rgnn.py --dataset voc2007 \
+            --data_dir shards/regions --proposals own
 
 A folder of shards stands for the data set everywhere: targets, boxes, order
 and, without `--largest_side`, pixels are the same. Training reads its images
@@ -29,7 +33,7 @@ crop           floats, 4: ymin xmin ymax xmax, the part of the image that the
                example is of; none for the whole
 size           ints, 2: height and width in pixels; none where not known
 regions        floats, 4 a region, best first; not there where the data set
-               has none
+               has none and `--edge_boxes` found none
 
 Images with `--largest_side`: a larger one is turned upright and resized by
 Pillow's Lanczos filter, then stored as a JPEG of quality 95, or as a PNG if it

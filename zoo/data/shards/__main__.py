@@ -1,10 +1,11 @@
 """Command line: `python -m zoo.data.shards --dataset voc2007 ...`."""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 
-from zoo.data import manifest, shards, sources
+from zoo.data import manifest, proposals, shards, sources
 from zoo.data.shards import writing
 
 MAX_NAMED = 20  # images that are left out
@@ -41,6 +42,13 @@ def main(argv=None):
         help="resize images with a larger side (default: keep all as they are)",
     )
     parser.add_argument(
+        "--edge_boxes",
+        type=int,
+        metavar="COUNT",
+        help="find so many regions of each image, once for all machines; a "
+        "recipe reads them by --proposals own",
+    )
+    parser.add_argument(
         "--shard_megabytes",
         type=float,
         default=writing.MEGABYTES,
@@ -63,17 +71,28 @@ def main(argv=None):
             )
             if split
         ]
+        splits = {split: source.read(data_dir, split) for split in names}
+        if arguments.edge_boxes is not None:
+            splits = {
+                split: _with_edge_boxes(data, arguments.edge_boxes)
+                for split, data in splits.items()
+            }
         index = shards.write(
             arguments.output_dir,
             name,
-            {split: source.read(data_dir, split) for split in names},
+            splits,
             arguments.largest_side,
             arguments.shard_megabytes,
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     _report(index)
     print(f"\nUse them by: --dataset {name} --data_dir {arguments.output_dir}")
+
+
+def _with_edge_boxes(data, count):
+    examples = proposals.propose(data.examples, num_regions=count)
+    return dataclasses.replace(data, examples=examples)
 
 
 def _report(index):
