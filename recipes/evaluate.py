@@ -49,7 +49,7 @@ from recipes.data import (
     with_regions,
 )
 from zoo import reports, runs, training
-from zoo.data import pipeline, proposals, voc
+from zoo.data import memory, pipeline, proposals, voc
 from zoo.data.sources import find
 from zoo.models import add_max_pooling
 from zoo.models.order_free_rnn import with_beam_width
@@ -63,6 +63,7 @@ def main(argv=None):
     parser = _parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
+    memory.keep()
     with cli.clear_errors():
         card = _card(arguments.runs, arguments.sizes)
         if arguments.output_dir and arguments.output_dir.exists():

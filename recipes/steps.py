@@ -27,7 +27,7 @@ from zoo import (
     training,
     workers,
 )
-from zoo.data import pipeline
+from zoo.data import memory, pipeline
 
 NUM_PICTURES = 8
 MOST_WATCHED = 1000  # training images, where none is held out
@@ -163,6 +163,7 @@ def train(
         **dataclasses.asdict(recipe),
         **({"regions": regions} if regions else {}),
     }
+    memory.keep()
     with clear_errors(), workers.named_if_lost():
         strategy = training.strategy(arguments.devices)
         if _has_ended(strategy, directory, identity, arguments.resume):
@@ -285,7 +286,8 @@ def _has_ended(strategy, directory, identity, resume, made_by=None):
         try:
             ended = runs.check(directory, identity, resume)
             if not ended and (directory / runs.LOCK).exists():
-                runs.claim(directory).close()
+                with runs.claim(directory):
+                    pass
         except (OSError, ValueError) as error:
             return {"error": str(error)}
         return {"ended": ended, "wanted": wanted}

@@ -1,5 +1,6 @@
 import json
 import pathlib
+from unittest import mock
 
 import keras
 import numpy as np
@@ -71,6 +72,26 @@ class RunsTest(tf.test.TestCase):
         self.assertEqual(starts, [{"commit": "a"}, {"commit": "b"}])
         # The starts are no part of the recipe.
         self.assertFalse(runs.check(self.directory, recipe, resume=True))
+
+    def test_a_claim_on_a_file_that_is_gone_is_none(self):
+        self.directory.mkdir()
+        path = self.directory / runs.LOCK
+        flock = runs.fcntl.flock
+
+        def late(lock, flags):
+            path.unlink()  # by the process that had it until now
+            path.touch()  # by a third one, which claims it next
+            flock(lock, flags)
+
+        with (
+            mock.patch.object(runs.fcntl, "flock", late),
+            self.assertRaisesRegex(FileExistsError, "Another process"),
+            runs.claim(self.directory),
+        ):
+            pass
+        with runs.claim(self.directory):
+            self.assertTrue(path.exists())
+        self.assertFalse(path.exists())
 
     def test_a_run_that_ended_meanwhile_is_not_begun_again(self):
         self.write(runs.RECIPE, {"seed": 0})

@@ -83,30 +83,37 @@ def check(directory, recipe, resume):
     return ended
 
 
+@contextlib.contextmanager
 def claim(directory):
     """Makes sure that no other process writes into a folder, as of a run.
+
+    The claim ends with the context, or with the process.
 
     Args:
         directory: `pathlib.Path`, which is there.
 
-    Returns:
-        A file. The claim ends when it is closed, or with the process.
-
     Raises:
         FileExistsError: If another process has a claim.
     """
-    lock = open(directory / LOCK, "w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        lock.close()
-        raise FileExistsError(
-            f"Another process is writing into {directory}. Wait for its end, "
-            "or choose another --output_dir."
-        ) from error
-    except OSError:
-        return lock  # some file systems have no locks
-    return lock
+    path = directory / LOCK
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had a claim may have removed the file that was opened here.
+            is_held = os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
+        except (BlockingIOError, PermissionError, FileNotFoundError):
+            is_held = False
+        except OSError:
+            is_held = True  # some file systems have no locks
+        if not is_held:
+            raise FileExistsError(
+                f"Another process is writing into {directory}. Wait for its "
+                "end, or choose another --output_dir."
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def begin(directory, recipe, start, resume):
@@ -273,7 +280,7 @@ def write_beside(path, write):
         write: callable that takes the temporary path and writes it.
 
     Raises:
-        OSError: If it cannot be written, as on a full disk; names the file.
+        OSError: If it cannot be written, as on a full disk; names a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: Keras and NumPy choose the format by it.
@@ -284,6 +291,8 @@ def write_beside(path, write):
         os.replace(temporary, path)
         to_disk(path.parent)
     except OSError as error:
+        if error.filename is not None:
+            raise
         raise OSError(f"{path} could not be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from zoo import checkpoints, metrics, tensorboard, workers
 
-NO_ROOM = "No space left on device"  # in errors of Python and of TensorFlow
+# In errors of Python and of TensorFlow.
+NO_ROOM = re.compile(".*(No space left on device|Disk quota exceeded).*")
 LEAST_GAIN = 1e-3  # of mAP, that is worth an epoch
 PROGRESS_SECONDS = 30  # between two lines
 
@@ -161,12 +162,12 @@ def named_if_full(directory):
     try:
         yield
     except (OSError, tf.errors.ResourceExhaustedError) as error:
-        lines = [line for line in str(error).splitlines() if NO_ROOM in line]
-        if not lines or "--resume" in str(error):
+        found = NO_ROOM.search(str(error))
+        if not found or "--resume" in str(error):
             raise
         raise OSError(
             f"The disk of {directory} is full. With some room the same command "
-            f"with --resume goes on. Received: {lines[0].strip()}"
+            f"with --resume goes on. Received: {found[0].strip()}"
         ) from error
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from pipeline_benchmark import examples
 
 from zoo import backbones, losses, training
-from zoo.data import pipeline
+from zoo.data import memory, pipeline
 from zoo.models.csra import csra
 
 LIMIT = 0.05  # of a step's time
@@ -84,6 +84,7 @@ def measure(directory, backbone, sides, image_size, batch_size, steps, changes):
 
 def main():
     """Prints a line for each model."""
+    memory.keep()  # as recipes do
     print("                  ms a step: waiting  computing  share  median")
     for name, line in LINES.items():
         with tempfile.TemporaryDirectory() as directory:

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from zoo.data import cores, pipeline
+from zoo.data import cores, memory, pipeline
 from zoo.data.example import Example
 
 QUALITY, GRAIN = 95, 8  # 0.51 bytes a pixel; VOC 2012's photos have 0.48
@@ -179,6 +179,7 @@ def end_of_a_pass(made, autotune):
 
 def main():
     """Prints two tables, whether the limits are met, and an epoch's end."""
+    memory.keep()  # as recipes do
     with tempfile.TemporaryDirectory() as directory:
         made = examples(directory)
         rates = compare(made, BATCH_SIZE)

@@ -160,6 +160,19 @@ class GroupsTest(tf.test.TestCase):
             },
         )
 
+    def test_other_code_does_not_hide_other_data(self):
+        for commit in ("c", "d"):
+            for data in ("a", "b"):
+                write_run(
+                    self.home / f"{commit}{data}",
+                    *("gap", 0),
+                    commit=commit,
+                    data_sha256=data * 64,
+                )
+        _, groups = self.groups()
+        self.assertLen(groups, 6)
+        self.assertIn("gap data_sha256=bbbbbbbb commit=c", groups)
+
     def test_what_is_left_out_is_named(self):
         write_run(self.home / "again", "gap", 1)
         runs.write_json(self.home / "stopped" / runs.RECIPE, {})

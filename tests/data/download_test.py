@@ -190,7 +190,8 @@ class DownloadTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIn(f"{dataset} is in {folder}. ", out)
 
     def test_a_full_disk_is_named(self):
-        _, err, code = self.run_limited(100)
+        with mock.patch.object(fetching, "CHUNK", 50):
+            _, err, code = self.run_limited(100)
         self.assertIn(
             "VOCtrainval.tar.part cannot be written: ", f"{err}{code}"
         )
@@ -201,6 +202,13 @@ class DownloadTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(code, 0, err)
         self.assertEqual(self.server.asked[1], (part.stem, "bytes=100-"))
         self.check_whole()
+
+    def test_what_is_there_needs_no_place_to_write_to(self):
+        self.assertEqual(self.run_command()[2], 0)
+        with mock.patch.object(runs, "claim", side_effect=PermissionError):
+            out, err, code = self.run_command()
+        self.assertEqual(code, 0, err)
+        self.assertIn("VOCtest.tar is there already", out)
 
     def run_limited(self, num_bytes):
         """Runs the command where no file can grow beyond some bytes."""
@@ -224,7 +232,7 @@ class DownloadTest(parameterized.TestCase, tf.test.TestCase):
         del self.server.asked[:]
         out, _, code = self.run_command()
         self.assertEqual((code, self.server.asked), (0, []))
-        self.assertIn("VOCtest.tar is extracted already", out)
+        self.assertIn("VOCtest.tar is there already", out)
 
     def test_keeps_archives(self):
         download.download("voc2007", self.directory, keep_archives=True)

@@ -1,3 +1,4 @@
+import ctypes
 import platform
 import subprocess
 import sys
@@ -9,10 +10,10 @@ import tensorflow as tf
 
 from zoo.data import memory
 
-# Takes and frees as much as a batch again and again; counts what the system
-# had to clear for it.
+# Takes and frees as much as a batch again and again, in a thread as tf.data
+# does; prints how many pages the system had to clear for it.
 TAKES = """
-    import resource, sys
+    import resource, sys, threading
     from zoo.data import memory
 
     if sys.argv[1] == "keep":
@@ -25,11 +26,16 @@ TAKES = """
         taken = bytearray(38 * 10**6)
         taken[::4096] = b"x" * len(taken[::4096])
 
-    take()
-    before = faults()
-    for _ in range(10):
+    def take_often():
         take()
-    print(faults() - before)
+        before = faults()
+        for _ in range(10):
+            take()
+        print(faults() - before)
+
+    thread = threading.Thread(target=take_often)
+    thread.start()
+    thread.join()
 """
 
 
@@ -51,3 +57,15 @@ class MemoryTest(tf.test.TestCase):
     def test_other_libraries_have_no_such_switch(self):
         with mock.patch.object(platform, "libc_ver", return_value=("", "")):
             self.assertFalse(memory.keep.__wrapped__())
+
+    def test_does_all_of_it_or_nothing(self):
+        library = mock.Mock()
+        library.mallopt.return_value = 0
+        with (
+            mock.patch.object(
+                platform, "libc_ver", return_value=("glibc", "2.28")
+            ),
+            mock.patch.object(ctypes, "CDLL", return_value=library),
+        ):
+            self.assertFalse(memory.keep.__wrapped__())
+        library.mallopt.assert_called_once_with(memory.M_MMAP_MAX, 0)

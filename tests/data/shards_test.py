@@ -481,16 +481,17 @@ class ReadTest(WrittenTestCase):
 
     def test_what_changes_later_is_an_error(self):
         data = self.read("voc2007", self.directory, "trainval")
-        content = bytearray(self.paths[0].read_bytes())
+        # Every shard has a record at this place.
+        content = bytearray(self.paths[1].read_bytes())
         content[500] ^= 1
-        self.paths[0].write_bytes(content)
+        self.paths[1].write_bytes(content)
         batches = pipeline.evaluation_batches(data.examples, 32, 4)
         with self.assertRaises(tf.errors.DataLossError):
             list(batches)
         with (
             self.assertRaisesRegex(
                 OSError,
-                f"damaged.*--resume.* Received: {self.paths[0]}: DataLossError",
+                f"damaged.*--resume.* Received: {self.paths[1]}: DataLossError",
             ),
             pipeline.named_if_unreadable(data.examples),
         ):
@@ -499,6 +500,10 @@ class ReadTest(WrittenTestCase):
         path, span = data.examples[0].location
         with self.assertRaisesRegex(ValueError, rf"{path} .*span=\({span[0]}"):
             encoded.read_bytes(path, span)
+        self.paths[0].unlink()
+        with self.assertRaises(FileNotFoundError) as raised:
+            encoded.read_bytes(path, span)
+        self.assertEqual(raised.exception.filename, path)
 
 
 class OwnDataTest(WrittenTestCase):

@@ -30,11 +30,14 @@ def settings(recipes):
             for field in recipe
             if any(other.get(field) != recipe[field] for other in others)
         ]
+        # Code is told beside all else.
+        code = [field for field in fields if field == "commit"]
+        fields = [field for field in fields if field not in code]
         told = [field for field in fields if field not in LAST_TO_NAME]
         found.append(
             {
                 field: f"{field}={_short(recipe, field)}"
-                for field in told or fields
+                for field in [*(told or fields), *code]
             }
         )
     return found

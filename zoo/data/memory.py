@@ -5,7 +5,7 @@ import functools
 import platform
 
 # Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER = 2**31 - 1  # bytes, the most that an int says
 
 
@@ -16,7 +16,11 @@ def keep():
     A batch of 16 images of 448 pixels takes 38 MB. What is above 32 MiB glibc
     gives back when it is freed, and the system clears each of its 9,400 pages
     again for the next batch: a third to a half of the time that a batch takes.
-    Kept, the process never gets smaller than it once was.
+    Above 64 MiB it does so in any case, but in the main thread.
+
+    What a thread has freed it keeps for itself, so a process grows by up to a
+    batch for each thread that makes some, and does not get smaller again. That
+    is for a program to decide: the recipes do, the library does not.
 
     Returns:
         bool. Whether it was done: other C libraries have no such switch.
@@ -25,5 +29,6 @@ def keep():
         return False
     # A library put before glibc's has a `mallopt` that does nothing, or none.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
-    switches = (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)
-    return all([mallopt(switch, NEVER) for switch in switches])
+    # The second alone would make it worse: glibc then learns no more from what
+    # is freed, and gives back already what is above 128 KiB.
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))

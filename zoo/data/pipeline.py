@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo import preprocess
-from zoo.data import augment, boxes, cores, encoded, memory
+from zoo.data import augment, boxes, cores, encoded
 from zoo.data.progress import Progress
 
 # Shrinking by less than this, augmentation mixes four pixels instead of
@@ -429,10 +429,8 @@ def _damaged(examples, text):
     for example in examples if place else ():
         if example.span and example.span[0] in starts:
             try:
-                encoded.read(
-                    example.image_path, tf.constant(example.span, "int64")
-                )
-            except tf.errors.OpError:
+                encoded.read_bytes(*example.location)
+            except (OSError, ValueError):
                 paths[example.image_path] = None
     return list(paths)
 
@@ -599,7 +597,6 @@ def _region_targets(examples):
 
 
 def _with_options(dataset):
-    memory.keep()
     # With autotune on, deleting an iterator can block for seconds, which
     # evaluation would pay after every epoch.
     options = tf.data.Options()

@@ -50,23 +50,22 @@ def download(dataset, directory, mirror=None, keep_archives=False):
         )
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with runs.claim(directory):
-        for archive in ARCHIVES[dataset]:
-            _download(archive, directory, mirror, keep_archives)
-    (directory / runs.LOCK).unlink(missing_ok=True)
+    for archive in ARCHIVES[dataset]:
+        if _done(directory).get(archive.name) == archive.sha256:
+            print(f"{archive.name} is there already, says {directory / DONE}")
+            continue
+        url = archive.url
+        if mirror:
+            url = f"{mirror.rstrip('/')}/{archive.name}"
+        with runs.claim(directory):
+            path = fetched(archive, url, directory)
+            extract(archive, path, directory)
+            done = {**_done(directory), archive.name: archive.sha256}
+            runs.write_json(directory / DONE, done)
+            if not keep_archives:
+                path.unlink()
 
 
-def _download(archive, directory, mirror, keep_archives):
-    done_path = directory / DONE
-    done = json.loads(done_path.read_bytes()) if done_path.exists() else {}
-    if done.get(archive.name) == archive.sha256:
-        print(f"{archive.name} is extracted already, says {done_path}")
-        return
-    url = archive.url
-    if mirror:
-        url = f"{mirror.rstrip('/')}/{archive.name}"
-    path = fetched(archive, url, directory)
-    extract(archive, path, directory)
-    runs.write_json(done_path, {**done, archive.name: archive.sha256})
-    if not keep_archives:
-        path.unlink()
+def _done(directory):
+    path = directory / DONE
+    return json.loads(path.read_bytes()) if path.exists() else {}

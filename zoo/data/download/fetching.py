@@ -116,20 +116,19 @@ def _received(url, part, size):
             print("The server cannot go on in the middle: from the beginning")
             have = 0
         _check_size(url, response, have, size)
-        with part.open("r+b" if have else "wb") as file:
-            file.seek(have)
-            # One that sends more than there is must not fill the disk.
-            while have <= size and (chunk := _read(response)):
-                try:
+        try:
+            with part.open("r+b" if have else "wb") as file:
+                file.seek(have)
+                # One that sends more than there is must not fill the disk.
+                while have <= size and (chunk := _read(response)):
                     file.write(chunk)
-                    file.flush()
-                except OSError as error:
-                    raise OSError(
-                        f"{part} cannot be written: {error}. What is there is "
-                        "kept: the same command goes on."
-                    ) from error
-                have += len(chunk)
-                yield have
+                    have += len(chunk)
+                    yield have
+        except OSError as error:
+            raise OSError(
+                f"{part} cannot be written: {error}. What is there is kept: "
+                "the same command goes on."
+            ) from error
 
 
 def _opened(request):

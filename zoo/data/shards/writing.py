@@ -115,8 +115,9 @@ def write(
             "left_out": [],
             "shards": [{"file": name} for name in parts],
         }
-    index = _begun(directory, index)
+    directory.mkdir(parents=True, exist_ok=True)
     with runs.claim(directory):
+        index = _begun(directory, index)
         written = {
             shard["file"]: shard
             for split in index["splits"].values()
@@ -146,7 +147,6 @@ def _finish(directory, index):
             )
     runs.write_json(directory / records.INDEX, index)
     (directory / records.UNFINISHED).unlink(missing_ok=True)
-    (directory / runs.LOCK).unlink(missing_ok=True)
 
 
 def _size(path, span):
@@ -195,7 +195,6 @@ def _digest(pairs, sizes):
 
 def _begun(directory, index):
     """Gives what a stopped call has left of this index, or the index itself."""
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / records.UNFINISHED
     if (directory / records.INDEX).exists():
         raise FileExistsError(
@@ -203,7 +202,7 @@ def _begun(directory, index):
             "Choose another folder, or delete it."
         )
     if not path.exists():
-        if any(directory.iterdir()):
+        if any(each.name != runs.LOCK for each in directory.iterdir()):
             raise FileExistsError(
                 "Shards are written into a new or empty folder, or into one "
                 f"with an {records.UNFINISHED}. "
