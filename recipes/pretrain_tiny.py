@@ -20,7 +20,7 @@ from keras import layers
 
 from zoo import runs
 from zoo.backbones import tiny
-from zoo.data import scenes
+from zoo.data import memory, scenes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +124,7 @@ def main(argv=None):
             help=f"at least {least} (default: %(default)s)",
         )
     arguments = parser.parse_args(argv)
+    memory.keep()
     if not arguments.output.name.endswith(".weights.h5"):
         parser.error(f"--output must end in .weights.h5: {arguments.output}")
     recipe = Recipe(**{name: getattr(arguments, name) for name in numbers})
