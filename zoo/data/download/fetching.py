@@ -122,6 +122,7 @@ def _received(url, part, size):
                 # One that sends more than there is must not fill the disk.
                 while have <= size and (chunk := _read(response)):
                     file.write(chunk)
+                    file.flush()  # a kill loses nothing of it
                     have += len(chunk)
                     yield have
         except OSError as error:
