@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tests import small
 from zoo import checkpoints, training
-from zoo.backbones import tiny
 from zoo.losses import BinaryCrossentropy
 from zoo.models import csra
 from zoo.models.levels import up_to
@@ -46,7 +46,7 @@ def compiled(
     with (strategy or training.strategy("one")).scope():
         keras.utils.set_random_seed(0)
         with training.precision(policy):
-            backbone = tiny(image_size=32)
+            backbone = small.backbone()
             model = csra(backbone, 3)
         model.compile(
             training.two_groups(
@@ -79,7 +79,7 @@ class PrecisionTest(parameterized.TestCase, tf.test.TestCase):
         expected = compiled().evaluate(images, targets, verbose=0)
         model = compiled(policy=policy)
         self.assertEqual(keras.config.dtype_policy().name, "float32")
-        backbone = model.get_layer("tiny")
+        backbone = model.get_layer("small")
         self.assertEqual(backbone.output["P5"].dtype, policy[6:])
         self.assertEqual({w.dtype for w in model.weights}, {"float32"})
         received = model.evaluate(images, targets, verbose=0)
@@ -222,7 +222,7 @@ class TwoGroupsTest(tf.test.TestCase):
     def test_each_group_has_its_learning_rate(self):
         images, targets = data(4)
         model = compiled(tf.distribute.get_strategy())
-        backbone = model.get_layer("tiny")
+        backbone = model.get_layer("small")
         before = [w.numpy() for w in model.trainable_weights]
         with tf.GradientTape() as tape:
             loss = BinaryCrossentropy()(targets, model(images, training=True))
@@ -240,7 +240,7 @@ class TwoGroupsTest(tf.test.TestCase):
 
     def test_a_frozen_backbone_leaves_one_group(self):
         model = compiled()
-        backbone, head = model.get_layer("tiny"), keras.optimizers.SGD()
+        backbone, head = model.get_layer("small"), keras.optimizers.SGD()
         backbone.trainable = False
         self.assertIs(
             training.two_groups(model, backbone, keras.optimizers.SGD(), head),
@@ -248,7 +248,7 @@ class TwoGroupsTest(tf.test.TestCase):
         )
 
     def test_what_the_model_leaves_out_of_its_backbone_is_in_no_group(self):
-        backbone, head = tiny(image_size=32), keras.optimizers.SGD()
+        backbone, head = small.backbone(), keras.optimizers.SGD()
         part = up_to(backbone, "P4")
         model = keras.Sequential([part, keras.layers.Dense(1)])
         part.trainable = False
@@ -333,7 +333,9 @@ class PredictTest(tf.test.TestCase):
     def test_names_a_model_that_gives_nan(self):
         images, targets = data(4)
         model = compiled()
-        model.get_layer("head").classifier.assign(np.full((160, 3), np.nan))
+        model.get_layer("head").classifier.assign(
+            np.full((small.WIDTH, 3), np.nan)
+        )
         with self.assertRaisesRegex(FloatingPointError, "'csra'"):
             training.predict(model, batches(images, targets), len(images))
 
@@ -602,7 +604,9 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
             self.directory / "checkpoints",
         )
         validation.set_model(model)
-        model.get_layer("head").classifier.assign(np.full((160, 3), np.nan))
+        model.get_layer("head").classifier.assign(
+            np.full((small.WIDTH, 3), np.nan)
+        )
         with self.assertRaisesRegex(
             FloatingPointError, "last step of epoch 2.*checkpoints/epoch_0001"
         ):
@@ -664,8 +668,8 @@ REPLICAS = """
     images, targets = data()
     model = compiled(strategy, learning_rate=0.003)
     # Batch statistics are of a replica's own images: fix them to compare.
-    model.get_layer("tiny").trainable = True
-    for layer in model.get_layer("tiny").layers:
+    model.get_layer("small").trainable = True
+    for layer in model.get_layer("small").layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     with strategy.scope():

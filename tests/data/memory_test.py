@@ -13,11 +13,12 @@ from zoo.data import memory
 # Takes and frees as much as a batch again and again, in a thread as tf.data
 # does; prints how many pages the system had to clear for it.
 TAKES = """
-    import resource, sys, threading
-    from zoo.data import memory
+    import resource, runpy, sys, threading
+
+    keep = runpy.run_path(sys.argv[2])["keep"]  # without TensorFlow
 
     if sys.argv[1] == "keep":
-        assert memory.keep() and memory.keep()
+        assert keep() and keep()
 
     def faults():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -45,7 +46,10 @@ class MemoryTest(tf.test.TestCase):
         faults = [
             int(
                 subprocess.run(
-                    [sys.executable, "-c", textwrap.dedent(TAKES), mode],
+                    [
+                        *(sys.executable, "-c", textwrap.dedent(TAKES)),
+                        *(mode, memory.__file__),
+                    ],
                     capture_output=True,
                     check=True,
                 ).stdout

@@ -2,6 +2,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -12,8 +13,8 @@ from export.saved_model import export, main, versions
 from serving import signature
 from serving.client import Client
 from serving.server import Server
+from tests import small
 from zoo import preprocess, training
-from zoo.backbones import tiny
 from zoo.data import pipeline
 from zoo.data.example import Example
 from zoo.models import csra
@@ -35,24 +36,33 @@ def jpegs(count=5, seed=0):
 def model(image_size=48):
     """Builds a model whose batch statistics are not those of a new one."""
     keras.utils.set_random_seed(3)
-    made = csra(tiny(image_size=image_size), len(CLASSES))
+    made = csra(small.backbone(image_size), len(CLASSES))
     images = np.stack([preprocess.load(j, image_size) for j in jpegs(8)])
     for _ in range(3):
         made(images, training=True)
     return made
 
 
-class ExportTest(tf.test.TestCase):
-    def setUp(self):
-        super().setUp()
-        self.directory = pathlib.Path(self.get_temp_dir()) / self.id() / "csra"
+class ExportedTest(tf.test.TestCase):
+    """One version, which is read only."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        home = cls.enterClassContext(tempfile.TemporaryDirectory())
+        cls.directory = pathlib.Path(home) / "csra"
+        cls.card = {"method": "csra", "classes": list(CLASSES)}
+        cls.model = model()
+        cls.version = export(cls.model, CLASSES, cls.directory, card=cls.card)
+
+    def signatures(self):
+        return tf.saved_model.load(str(self.version)).signatures
 
     def test_all_ways_to_an_answer_agree(self):
-        made, images = model(), jpegs()
-        export(made, CLASSES, self.directory)
+        made, images = self.model, jpegs()
         examples = []
         for i, image in enumerate(images):
-            path = self.directory.parent / f"{i}.jpg"
+            path = pathlib.Path(self.get_temp_dir()) / f"{i}.jpg"
             path.write_bytes(image)
             examples.append(
                 Example(
@@ -70,7 +80,7 @@ class ExportTest(tf.test.TestCase):
         self.assertGreater(np.ptp(evaluated, axis=0).min(), 1e-3)
         pixels = np.stack([preprocess.load(image, 48) for image in images])
         predicted = tf.sigmoid(made.predict(pixels, verbose=0))
-        loaded = tf.saved_model.load(str(self.directory / "1")).signatures
+        loaded = self.signatures()
         from_bytes = loaded[signature.SERVING_DEFAULT]
         batch = from_bytes(image_bytes=tf.constant(images))
         close = {"rtol": 0, "atol": 1e-5}
@@ -98,9 +108,8 @@ class ExportTest(tf.test.TestCase):
                 self.assertAllClose(answer.probabilities, evaluated[i], **close)
 
     def test_top_labels_are_sorted(self):
-        version = export(model(), CLASSES, self.directory)
-        loaded = tf.saved_model.load(str(version)).signatures
-        answer = loaded["serving_default"](image_bytes=tf.constant(jpegs()))
+        serve = self.signatures()["serving_default"]
+        answer = serve(image_bytes=tf.constant(jpegs()))
         order = np.argsort(-answer["probabilities"], axis=1)
         self.assertAllEqual(answer["top_labels"], np.array(CLASSES, "S")[order])
         self.assertAllClose(
@@ -109,21 +118,73 @@ class ExportTest(tf.test.TestCase):
         )
 
     def test_files_beside_the_graph(self):
-        card = {"method": "csra", "classes": list(CLASSES)}
-        version = export(model(), CLASSES, self.directory, card=card)
+        version = self.version
         self.assertEqual(
             (version / "assets/labels.txt").read_text(), "bird\nboat\ncat\n"
         )
         stored = json.loads((version / "assets.extra/card.json").read_text())
-        self.assertEqual(stored, card)
+        self.assertEqual(stored, self.card)
         path = version / "assets.extra/tf_serving_warmup_requests"
         (record,) = tf.data.TFRecordDataset(str(path))
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         request = log.predict_log.request
         encoded = tf.make_ndarray(request.inputs["image_bytes"])
-        loaded = tf.saved_model.load(str(version)).signatures
-        answer = loaded["serving_default"](image_bytes=tf.constant(encoded))
+        serve = self.signatures()["serving_default"]
+        answer = serve(image_bytes=tf.constant(encoded))
         self.assertEqual(answer["probabilities"].shape, (1, 3))
+
+    def test_a_wrong_rank_is_an_error_and_not_the_end_of_the_process(self):
+        script = (
+            "import sys, tensorflow as tf\n"
+            "loaded = tf.saved_model.load(sys.argv[1])\n"
+            "image = loaded.signatures['image']\n"
+            "for shape in ((48, 48, 3), (1, 48, 48), (1, 40, 48, 3)):\n"
+            "    try:\n"
+            "        image(image=tf.zeros(shape))\n"
+            "    except (ValueError, tf.errors.InvalidArgumentError):\n"
+            "        print('refused')\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", script, str(self.version)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.assertEqual(result.stdout.split(), ["refused"] * 3)
+
+    def test_saved_model_cli_shows_and_runs_it(self):
+        image = f"{self.get_temp_dir()}/image.npy"
+        np.save(image, np.zeros((2, 48, 48, 3), "float32"))
+        script = (  # the tool, without starting TensorFlow for each command
+            "import shlex, sys\n"
+            "from tensorflow.python.tools import saved_model_cli\n"
+            "for command in sys.argv[1:]:\n"
+            "    sys.argv = ['saved_model_cli', *shlex.split(command)]\n"
+            "    try:\n"
+            "        saved_model_cli.main()\n"
+            "    except SystemExit as end:\n"
+            "        assert not end.code, end.code\n"
+        )
+        commands = (
+            f"show --all --dir {self.version}",
+            f"run --dir {self.version} --tag_set serve --signature_def image "
+            f"--inputs image={image}",
+        )
+        printed = subprocess.run(
+            [sys.executable, "-c", script, *commands],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for name in ("serving_default", "image", "labels", "top_labels"):
+            self.assertIn(f"'{name}'", printed)
+        self.assertIn("Result for output key probabilities", printed)
+
+
+class ExportTest(tf.test.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.get_temp_dir()) / self.id() / "csra"
 
     def test_versions_count_up_and_are_never_overwritten(self):
         made = model()
@@ -146,55 +207,12 @@ class ExportTest(tf.test.TestCase):
     def test_names_bad_arguments(self):
         for message, arguments in {
             "model has 3 classes.*2 names": (model(), ("a", "b")),
-            "input_shape": (csra(tiny(image_size=None), 3), CLASSES),
+            "input_shape": (csra(small.backbone(None), 3), CLASSES),
         }.items():
             with self.assertRaisesRegex(ValueError, message):
                 export(*arguments, self.directory)
         with self.assertRaisesRegex(ValueError, "version=0"):
             export(model(), CLASSES, self.directory, version=0)
-
-    def test_a_wrong_rank_is_an_error_and_not_the_end_of_the_process(self):
-        version = export(model(), CLASSES, self.directory)
-        script = (
-            "import sys, tensorflow as tf\n"
-            "loaded = tf.saved_model.load(sys.argv[1])\n"
-            "image = loaded.signatures['image']\n"
-            "for shape in ((48, 48, 3), (1, 48, 48), (1, 40, 48, 3)):\n"
-            "    try:\n"
-            "        image(image=tf.zeros(shape))\n"
-            "    except (ValueError, tf.errors.InvalidArgumentError):\n"
-            "        print('refused')\n"
-        )
-        result = subprocess.run(
-            [sys.executable, "-c", script, str(version)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        self.assertEqual(result.stdout.split(), ["refused"] * 3)
-
-    def test_saved_model_cli_shows_and_runs_it(self):
-        version = export(model(), CLASSES, self.directory)
-        tool = str(pathlib.Path(sys.executable).with_name("saved_model_cli"))
-
-        def run(*arguments):
-            return subprocess.run(
-                [tool, *arguments, "--dir", str(version)],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-
-        shown = run("show", "--all")
-        for name in ("serving_default", "image", "labels", "top_labels"):
-            self.assertIn(f"'{name}'", shown)
-        image = self.directory.parent / "image.npy"
-        np.save(image, np.zeros((2, 48, 48, 3), "float32"))
-        answer = run(
-            *("run", "--tag_set", "serve", "--signature_def", "image"),
-            *("--inputs", f"image={image}"),
-        )
-        self.assertIn("Result for output key probabilities", answer)
 
 
 class MainTest(tf.test.TestCase):
