@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 import zoo.losses
+from tests import small
 from tests.backend_cases import (
     INPUTS,
     LAYERS,
@@ -26,25 +27,15 @@ from tests.backend_cases import (
 from zoo.backbones import tiny
 
 
-def backbone():
-    """Gives little more than the shapes of a backbone: it compiles fast."""
-    x = image = keras.Input((64, 64, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, -1, name="normalization")(x)
-    features = {}
-    for level, strides in (("P3", 8), ("P4", 2), ("P5", 2)):
-        x = keras.layers.Conv2D(96, strides, strides, name=level)(x)
-        x = keras.layers.BatchNormalization(name=f"{level}_norm")(x)
-        features[level] = x
-    return keras.Model(image, features, name="small")
-
-
 def build(name):
     """Gives the model of a method, or of a layer."""
     keras.utils.set_random_seed(0)
     if name in METHODS:
-        small = not METHODS[name].pretrained
-        return METHODS[name].model(
-            backbone() if small else tiny(64, METHODS[name].pretrained)
+        method = METHODS[name]
+        return method.model(
+            tiny(64, method.pretrained)
+            if method.pretrained
+            else small.backbone(64, 96)  # it compiles fast
         )
     make, arrays = LAYERS[name]
     inputs = keras.tree.map_structure(

@@ -45,7 +45,7 @@ def check_layer(layer, shape, directory):
     expected = model.predict(arrays, verbose=0)
     model.save(f"{directory}/model.keras")
     loaded = keras.saving.load_model(f"{directory}/model.keras")
-    outputs = loaded.predict(arrays, verbose=0)
+    outputs = tree.map_structure(ops.convert_to_numpy, loaded(arrays))
     # Flat, because a loaded model gives a list where the layer gave a tuple.
     pairs = zip(tree.flatten(outputs), tree.flatten(expected), strict=True)
     for output, value in pairs:
@@ -54,7 +54,8 @@ def check_layer(layer, shape, directory):
     if layer.trainable_weights:
         before = [ops.convert_to_numpy(w) for w in layer.trainable_weights]
         # Adam, since its step does not vanish with the size of a gradient.
-        model.compile("adam", "mse")
+        # The graph is seen above; to trace one of its gradient takes longest.
+        model.compile("adam", "mse", run_eagerly=True)
         targets = tree.map_structure(lambda y: y + 1, expected)
         model.fit(arrays, targets, verbose=0)
         for old, weight in zip(before, layer.trainable_weights, strict=True):

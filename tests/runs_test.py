@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tests import small
 from zoo import runs
-from zoo.backbones import tiny
 from zoo.models import csra
 
 
@@ -159,7 +159,7 @@ class RunsTest(tf.test.TestCase):
         self.assertAllEqual(more["mean_over_steps"], [[0.25, 0.25]])
 
     def test_model_is_saved_without_its_optimizer(self):
-        model = csra(tiny(image_size=32), 2)
+        model = csra(small.backbone(), 2)
         model.compile("adam", "mse")
         model.fit(np.zeros((2, 32, 32, 3)), np.zeros((2, 2)), verbose=0)
         path = self.directory / runs.MODEL

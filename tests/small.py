@@ -2,20 +2,18 @@
 
 import keras
 
-WIDTH = 8
 
+def backbone(image_size=32, width=8):
+    """Builds one convolution with batch normalization for each of P3 to P5.
 
-def backbone(image_size=32):
-    """Builds a convolution, batch norm and ReLU for each of P3, P4 and P5.
-
-    For tests of what goes on around a model, whatever it is. Models, their
-    numbers and their files are tested with `zoo.backbones.tiny`.
+    It is little more than the shapes of a backbone, for tests of what goes on
+    around a model, whatever it computes.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, -1)(image)
+    x = keras.layers.Rescaling(1 / 127.5, -1, name="normalization")(image)
     levels = {}
     for level, stride in (("P3", 8), ("P4", 2), ("P5", 2)):
-        x = keras.layers.Conv2D(WIDTH, stride, stride, use_bias=False)(x)
-        x = keras.layers.BatchNormalization()(x)
-        x = levels[level] = keras.layers.ReLU()(x)
+        x = keras.layers.Conv2D(width, stride, stride, name=level)(x)
+        x = keras.layers.BatchNormalization(name=f"{level}_norm")(x)
+        levels[level] = x
     return keras.Model(image, levels, name="small")

@@ -333,9 +333,7 @@ class PredictTest(tf.test.TestCase):
     def test_names_a_model_that_gives_nan(self):
         images, targets = data(4)
         model = compiled()
-        model.get_layer("head").classifier.assign(
-            np.full((small.WIDTH, 3), np.nan)
-        )
+        model.get_layer("head").classifier.assign(np.full((8, 3), np.nan))
         with self.assertRaisesRegex(FloatingPointError, "'csra'"):
             training.predict(model, batches(images, targets), len(images))
 
@@ -604,9 +602,7 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
             self.directory / "checkpoints",
         )
         validation.set_model(model)
-        model.get_layer("head").classifier.assign(
-            np.full((small.WIDTH, 3), np.nan)
-        )
+        model.get_layer("head").classifier.assign(np.full((8, 3), np.nan))
         with self.assertRaisesRegex(
             FloatingPointError, "last step of epoch 2.*checkpoints/epoch_0001"
         ):

@@ -68,7 +68,7 @@ class BackbonesAndHeadsTest(parameterized.TestCase, tf.test.TestCase):
         )
 
     @parameterized.parameters(vgg16, vit_b16, efficientnet_b3)
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_trained_model_is_saved(self, function):
         model = csra(small(function), NUM_CLASSES)
         before = [keras.ops.copy(w.value) for w in model.trainable_weights]

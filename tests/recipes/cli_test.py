@@ -290,19 +290,14 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
         broken = cls.data / "JPEGImages/trainval_000003.jpg"
         broken.write_bytes(broken.read_bytes()[:500])
         cls.flags = ("--data_dir", cls.data, "--batch_size", 8)
-        cls.csra, cls.gap = cls.home / "runs/csra", cls.home / "runs/gap"
-        cls.printed = {}
-        for main, directory, epochs in (
-            (train_csra.main, cls.csra, 2),
-            (train_baseline.main, cls.gap, 1),
-        ):
-            cls.printed[directory] = run(
-                *(main, *cls.flags, "--epochs", epochs, "--profile", 2),
-                *("--output_dir", directory),
-            )
+        cls.csra = cls.home / "runs/csra"
+        cls.printed = run(
+            *(train_csra.main, *cls.flags, "--epochs", 2, "--profile", 2),
+            *("--output_dir", cls.csra),
+        )
 
     def test_prints_the_table_and_the_next_commands(self):
-        out, err, code = self.printed[self.csra]
+        out, err, code = self.printed
         self.assertEqual(code, 0, err)
         self.assertIn("35 training and 4 validation images", out)
         self.assertIn("mAP (continuous)", out)
@@ -312,15 +307,15 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
         self.assertIn("serving.client --target localhost:8500", out)
 
     def test_traces_steps_where_it_is_asked(self):
-        for directory, (out, _, _) in self.printed.items():
-            self.assertIn(
-                f"Steps 3 to 4 of epoch 1 are traced in {directory}/tensor", out
-            )
-            profiles = directory / "tensorboard/plugins/profile"
-            self.assertLen(list(profiles.glob("*/*.xplane.pb")), 1)
+        out, _, _ = self.printed
+        self.assertIn(
+            f"Steps 3 to 4 of epoch 1 are traced in {self.csra}/tensor", out
+        )
+        profiles = self.csra / "tensorboard/plugins/profile"
+        self.assertLen(list(profiles.glob("*/*.xplane.pb")), 1)
 
     def test_an_unreadable_training_image_is_named_and_skipped(self):
-        _, err, _ = self.printed[self.csra]
+        _, err, _ = self.printed
         self.assertIn("1 of 40 images of trainval cannot be read", err)
         self.assertIn("trainval_000003.jpg: not a whole JPEG", err)
 
@@ -404,18 +399,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("never overwritten", err)
 
-    def test_evaluate_adds_the_maximum_to_a_baseline(self):
-        out, err, code = run(
-            evaluate.main, self.gap, "--residual_weight", 0, 0.2
-        )
-        self.assertEqual(code, 0, err)
-        self.assertIn("gap on scenes test", out)
-        (_, nothing, nothing_gained), (_, some, gain) = (
-            map(float, row.split()) for row in out.splitlines()[-2:]
-        )
-        self.assertEqual(nothing_gained, 0)
-        self.assertAlmostEqual(some - nothing, gain, delta=0.011)
-        self.assertNotEqual(gain, 0)
+    def test_evaluate_adds_the_maximum_to_a_baseline_only(self):
         _, err, code = run(evaluate.main, self.csra, "--residual_weight", 0.2)
         self.assertEqual(code, 1)
         self.assertIn("baseline", err)

@@ -57,7 +57,7 @@ class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertAllEqual(found, self.expected(dataset, images, targets))
 
     @parameterized.parameters(*BENCHMARKS[2:])
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_trains_and_measures(self, dataset, write, images):
         root = pathlib.Path(self.get_temp_dir())
         targets = write(root / "data")
@@ -119,7 +119,7 @@ class OwnDataTest(tf.test.TestCase):
     @classmethod
     def train(cls, path, directory, *flags):
         return run(
-            *(train_csra.main, "--dataset", "manifest", "--data_dir", path),
+            *(train_baseline.main, "--dataset", "manifest", "--data_dir", path),
             *(*SHORT, "--output_dir", directory, *flags),
         )
 
@@ -127,7 +127,7 @@ class OwnDataTest(tf.test.TestCase):
         out, err, code = self.printed
         self.assertEqual(code, 0, err)
         self.assertIn("23 training and 6 validation images", out)
-        self.assertIn("csra on manifest test", out)
+        self.assertIn("gap on manifest test", out)
         self.assertIn("trainval_000009.jpg", err)
 
     def test_reports_on_the_data_first(self):
@@ -146,7 +146,7 @@ class OwnDataTest(tf.test.TestCase):
     def test_evaluate_knows_the_splits_and_the_classes(self):
         out, err, code = run(evaluate.main, self.directory)
         self.assertEqual(code, 0, err)
-        self.assertIn("csra on manifest test", out)
+        self.assertIn("gap on manifest test", out)
         other = self.home / "other.csv"
         image = "scenes/JPEGImages/test_000000.jpg"
         other.write_text(f"image,labels\n{image},star\n{image[:-5]}1.jpg,sun\n")

@@ -26,7 +26,7 @@ MINI = pathlib.Path(__file__).parents[3] / "shared/data/voc_mini/VOCdevkit"
 
 
 class RealPhotosTest(parameterized.TestCase, tf.test.TestCase):
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_fan(self):
         self.check_from_files_to_a_served_answer(
             "fan", train_fan, ("--dim", 16)
