@@ -160,7 +160,7 @@ class RunsTest(tf.test.TestCase):
 
     def test_model_is_saved_without_its_optimizer(self):
         model = csra(small.backbone(), 2)
-        model.compile("adam", "mse")
+        model.compile("adam", "mse", jit_compile=False)
         model.fit(np.zeros((2, 32, 32, 3)), np.zeros((2, 2)), verbose=0)
         path = self.directory / runs.MODEL
         runs.save_model(path, model)

@@ -61,7 +61,9 @@ class TensorFlowAddonsRolesTest(parameterized.TestCase, tf.test.TestCase):
             optimizer_map={"backbone/.*": optimizer(0.01)},
         )
         model.compile(
-            keras.optimizers.MultiOptimizer(groups), BinaryCrossentropy()
+            keras.optimizers.MultiOptimizer(groups),
+            BinaryCrossentropy(),
+            jit_compile=False,
         )
         for step in range(NUM_STEPS):
             model.reset_metrics()  # or the loss is the mean of all steps

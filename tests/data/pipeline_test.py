@@ -690,7 +690,7 @@ class UnreadableInTrainingTest(parameterized.TestCase, tf.test.TestCase):
         model = keras.Sequential(
             [keras.layers.Flatten(), keras.layers.Dense(2)]
         )
-        model.compile("sgd", "mse")
+        model.compile("sgd", "mse", jit_compile=False)
         with (
             self.assertRaisesRegex(OSError, f"--resume, names.*{message}"),
             pipeline.named_if_unreadable([]),

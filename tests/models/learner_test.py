@@ -20,7 +20,9 @@ class LearnerTest(tf.test.TestCase):
         layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
         model = Squares(inputs, layer(inputs), ["targets", "weighed"])
         model.compile(
-            keras.optimizers.SGD(0.5), keras.losses.MeanSquaredError()
+            keras.optimizers.SGD(0.5),
+            keras.losses.MeanSquaredError(),
+            jit_compile=False,
         )
         return model
 
@@ -55,7 +57,7 @@ class LearnerTest(tf.test.TestCase):
             kernel_regularizer=keras.regularizers.L2(0.5),
         )
         model = Squares(inputs, layer(inputs), ["targets", "weighed"])
-        model.compile("sgd", keras.losses.MeanSquaredError())
+        model.compile("sgd", keras.losses.MeanSquaredError(), jit_compile=False)
         logs = model.test_on_batch(
             np.ones((2, 1)), np.ones((2, 1)), return_dict=True
         )

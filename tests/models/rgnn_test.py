@@ -322,7 +322,9 @@ class RgnnTest(parameterized.TestCase, tf.test.TestCase):
                 model, keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
             )
             part.compile(
-                keras.optimizers.SGD(0.1), BalancedBinaryCrossentropy()
+                keras.optimizers.SGD(0.1),
+                BalancedBinaryCrossentropy(),
+                jit_compile=False,
             )
         finally:
             keras.config.set_dtype_policy(before)
