@@ -295,7 +295,7 @@ class ProfileTest(parameterized.TestCase, tf.test.TestCase):
             self.assertContainsSubset([2], steps)
             self.assertNotIn(4, steps)
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_replicas(self):
         script = textwrap.dedent("""
             import pathlib

@@ -188,7 +188,7 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
             **CLOSE,
         )
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_rarl_with_given_regions(self):
         keras.utils.set_random_seed(0)
         model = rarl(

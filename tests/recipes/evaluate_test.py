@@ -275,7 +275,7 @@ class EvaluateTest(tf.test.TestCase):
         self.assertIn("manifest val has no boxes", end)
         self.assertIn("Received: --smallest 2", end)
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_sequences_are_measured_and_drawn_as_the_model_gives_them(self):
         trained, results = self.home / "rnn", self.home / "rnn results"
         save_run(trained, "order_free_rnn", "scenes", self.data, scenes.CLASSES)
@@ -513,7 +513,7 @@ class RarlTest(tf.test.TestCase):
                 stored["probabilities"], training.sigmoid(logits.numpy()), 1e-4
             )
 
-    @pytest.mark.heavy
+    @pytest.mark.by_hand
     def test_pictures_show_the_regions(self):
         settings = {"method": "sliding_windows", "num_regions": 1}
         for name, options in {"a": {}, "b": {"regions": settings}}.items():

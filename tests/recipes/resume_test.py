@@ -33,8 +33,7 @@ KILL = """
     train_csra.main(sys.argv[1:])
 """
 SWITCHES = (
-    *("--rand_augment", "2", "--ema_momentum", "0.9"),
-    *("--mixup", "0.4", "--cutmix", "1"),
+    *("--ema_momentum", "0.9", "--mixup", "0.4", "--cutmix", "1"),
     *("--label_smoothing", "0.1", "--precision", "mixed_bfloat16"),
 )
 
@@ -44,11 +43,12 @@ class ResumeTest(tf.test.TestCase):
     def setUp(self):
         super().setUp()
         self.home = pathlib.Path(self.get_temp_dir())
-        scenes.write(self.home / "scenes", num_trainval=36, num_test=8)
+        scenes.write(self.home / "scenes", num_trainval=36, num_test=3)
 
     def command(self, name, *more, program=("-m", "recipes.train_csra")):
         flags = ["--data_dir", str(self.home / "scenes"), "--batch_size", "8"]
-        flags += ["--epochs", "3", "--devices", "one", *SWITCHES, *more]
+        flags += ["--image_size", "64", "--epochs", "3", "--devices", "one"]
+        flags += [*SWITCHES, *more]
         flags += ["--output_dir", str(self.home / name)]
         return [sys.executable, *program, *flags]
 
