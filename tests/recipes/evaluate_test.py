@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from recipes import evaluate
 from recipes import report as html
+from tests import small
 from tests.data import trees
-from zoo import backbones, metrics, models, reports, runs, training
+from zoo import metrics, models, reports, runs, training
 from zoo.data import pipeline, proposals, scenes, voc
 from zoo.models.rarl_views import ten_views
 
@@ -46,7 +47,7 @@ def save_run(directory, method, dataset, data_dir, classes, seed=0, **settings):
             locations="given" if "regions" in settings else "learned",
         ),
     }[method]
-    model = build(backbones.tiny(IMAGE_SIZE, "stamps"), len(classes))
+    model = build(small.backbone(IMAGE_SIZE, 16), len(classes))
     runs.save_model(directory / runs.MODEL, model)
     card = {
         "method": method,
