@@ -660,59 +660,58 @@ REPLICAS = """
     from tests.training_test import batches, compiled, data
     from zoo import training
 
-    strategy = training.strategy({devices!r})
-    images, targets = data()
-    model = compiled(strategy, learning_rate=0.003)
-    # Batch statistics are of a replica's own images: fix them to compare.
-    model.get_layer("small").trainable = True
-    for layer in model.get_layer("small").layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-    with strategy.scope():
-        model.compile(model.optimizer, model.loss, jit_compile=False)
-    losses = []
+    # Devices are split once, before TensorFlow uses them.
+    for devices in ("cpu:4", "one"):
+        strategy = training.strategy(devices)
+        images, targets = data()
+        model = compiled(strategy, learning_rate=0.003)
+        # Batch statistics are of a replica's own images: fix them to compare.
+        model.get_layer("small").trainable = True
+        for layer in model.get_layer("small").layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        with strategy.scope():
+            model.compile(model.optimizer, model.loss, jit_compile=False)
+        losses = []
 
-    class Record(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            losses.append((batch + 1) * logs["loss"])
+        class Record(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                losses.append((batch + 1) * logs["loss"])
 
-    model.fit(
-        batches(images, targets), epochs=4, shuffle=False, verbose=0,
-        callbacks=[Record()],
-    )
-    # 10 images in batches of 4: the last batch has 2, and with 9 only 1.
-    ragged = [
-        training.predict(model, batches(images[:n], targets[:n]), n)
-        for n in (9, 10)
-    ]
-    # 13 in batches of 8: the last has 5, which 4 replicas share as 2 2 1 0.
-    uneven = training.predict(model, batches(images[:13], targets[:13], 8), 13)
-    np.savez(
-        {output!r}, losses=losses, nine=ragged[0], ten=ragged[1],
-        thirteen=uneven, replicas=strategy.num_replicas_in_sync,
-    )
+        model.fit(
+            batches(images, targets), epochs=4, shuffle=False, verbose=0,
+            callbacks=[Record()],
+        )
+        # 10 images in batches of 4: the last batch has 2, and with 9 only 1.
+        ragged = [
+            training.predict(model, batches(images[:n], targets[:n]), n)
+            for n in (9, 10)
+        ]
+        # 13 in batches of 8: the last has 5, which 4 replicas share as 2 2 1 0.
+        uneven = batches(images[:13], targets[:13], 8)
+        uneven = training.predict(model, uneven, 13)
+        np.savez(
+            {output!r} + devices, losses=losses, nine=ragged[0], ten=ragged[1],
+            thirteen=uneven, replicas=strategy.num_replicas_in_sync,
+        )
 """
 
 
 class ReplicasTest(tf.test.TestCase):
     @pytest.mark.heavy
     def test_replicas_train_and_predict_as_one_device(self):
-        results = {}
-        for devices in ("one", "cpu:4"):
-            output = f"{self.get_temp_dir()}/{devices}.npz"
-            script = textwrap.dedent(REPLICAS).format(
-                root=str(pathlib.Path(__file__).parents[1]),
-                devices=devices,
-                output=output,
-            )
-            subprocess.run([sys.executable, "-c", script], check=True)
-            results[devices] = dict(np.load(output))
-        one = results.pop("one")
+        output = f"{self.get_temp_dir()}/"
+        root = str(pathlib.Path(__file__).parents[1])
+        script = textwrap.dedent(REPLICAS).format(root=root, output=output)
+        subprocess.run([sys.executable, "-c", script], check=True)
+        one, many = (
+            dict(np.load(f"{output}{devices}.npz"))
+            for devices in ("one", "cpu:4")
+        )
         self.assertEqual(one["replicas"], 1)
         self.assertGreater(np.ptp(one["losses"]), 0.01)
         self.assertAllClose(one["ten"][:9], one["nine"], atol=1e-5)
-        for devices, many in results.items():
-            self.assertEqual(many["replicas"], int(devices[-1]))
-            self.assertAllClose(many["losses"], one["losses"], atol=1e-4)
-            for name in ("nine", "ten", "thirteen"):
-                self.assertAllClose(many[name], one[name], atol=1e-3)
+        self.assertEqual(many["replicas"], 4)
+        self.assertAllClose(many["losses"], one["losses"], atol=1e-4)
+        for name in ("nine", "ten", "thirteen"):
+            self.assertAllClose(many[name], one[name], atol=1e-3)
