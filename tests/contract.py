@@ -54,7 +54,7 @@ def check_layer(layer, shape, directory):
     if layer.trainable_weights:
         before = [ops.convert_to_numpy(w) for w in layer.trainable_weights]
         # Adam, since its step does not vanish with the size of a gradient.
-        # The graph is seen above; to trace one of its gradient takes longest.
+        # Eagerly: to trace a gradient takes longest. Recipes' runs do it.
         model.compile("adam", "mse", run_eagerly=True)
         targets = tree.map_structure(lambda y: y + 1, expected)
         model.fit(arrays, targets, verbose=0)

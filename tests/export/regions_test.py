@@ -188,7 +188,7 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
             **CLOSE,
         )
 
-    @pytest.mark.by_hand
+    @pytest.mark.heavy
     def test_rarl_with_given_regions(self):
         keras.utils.set_random_seed(0)
         model = rarl(

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -118,13 +119,15 @@ class ExportedTest(tf.test.TestCase):
         )
 
     def test_files_beside_the_graph(self):
-        version = self.version
         self.assertEqual(
-            (version / "assets/labels.txt").read_text(), "bird\nboat\ncat\n"
+            (self.version / "assets/labels.txt").read_text(),
+            "bird\nboat\ncat\n",
         )
-        stored = json.loads((version / "assets.extra/card.json").read_text())
+        stored = json.loads(
+            (self.version / "assets.extra/card.json").read_text()
+        )
         self.assertEqual(stored, self.card)
-        path = version / "assets.extra/tf_serving_warmup_requests"
+        path = self.version / "assets.extra/tf_serving_warmup_requests"
         (record,) = tf.data.TFRecordDataset(str(path))
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
         request = log.predict_log.request
@@ -166,10 +169,14 @@ class ExportedTest(tf.test.TestCase):
             "        assert not end.code, end.code\n"
         )
         commands = (
-            f"show --all --dir {self.version}",
-            f"run --dir {self.version} --tag_set serve --signature_def image "
-            f"--inputs image={image}",
+            ("show", "--all"),
+            ("run", "--tag_set", "serve", "--signature_def", "image")
+            + ("--inputs", f"image={image}"),
         )
+        commands = [
+            shlex.join([*command, "--dir", str(self.version)])
+            for command in commands
+        ]
         printed = subprocess.run(
             [sys.executable, "-c", script, *commands],
             capture_output=True,

@@ -399,7 +399,7 @@ class RunTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("never overwritten", err)
 
-    def test_evaluate_adds_the_maximum_to_a_baseline_only(self):
+    def test_evaluate_adds_the_maximum_to_no_other_method(self):
         _, err, code = run(evaluate.main, self.csra, "--residual_weight", 0.2)
         self.assertEqual(code, 1)
         self.assertIn("baseline", err)

@@ -14,7 +14,14 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from recipes import data as recipe_data
-from recipes import evaluate, predict, steps, train_baseline, train_csra
+from recipes import (
+    evaluate,
+    predict,
+    steps,
+    train_baseline,
+    train_csra,
+    train_fan,
+)
 from tests.data import trees
 from tests.recipes.command import run
 from zoo import training
@@ -56,18 +63,24 @@ class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
         found = [example.targets for example in data.test]
         self.assertAllEqual(found, self.expected(dataset, images, targets))
 
-    @parameterized.parameters(*BENCHMARKS[2:])
+    @pytest.mark.heavy
+    def test_fan_on_what_is_there_of_nus_wide(self):
+        self.check_run("fan", train_fan.main, *BENCHMARKS[3], "--dim", 16)
+
     @pytest.mark.by_hand
-    def test_trains_and_measures(self, dataset, write, images):
+    def test_csra_on_the_people_of_wider(self):
+        self.check_run("csra", train_csra.main, *BENCHMARKS[2])
+
+    def check_run(self, method, main, dataset, write, images, *flags):
         root = pathlib.Path(self.get_temp_dir())
         targets = write(root / "data")
         directory = root / "run"
         out, err, code = run(
-            *(train_csra.main, "--dataset", dataset, *SHORT),
+            *(main, "--dataset", dataset, *SHORT, *flags),
             *("--data_dir", root / "data", "--output_dir", directory),
         )
         self.assertEqual(code, 0, err)
-        self.assertIn(f"csra on {images}", out)
+        self.assertIn(f"{method} on {images}", out)
         stored = np.load(directory / "predictions.npz")
         expected = self.expected(dataset, images, targets)
         self.assertAllEqual(stored["targets"], expected)
@@ -76,6 +89,17 @@ class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertEqual(report["images"], images)
         self.assertEqual(report["num_missing"], int(dataset == "nus_wide"))
         self.assertNotEmpty(list((directory / "pictures").glob("*.png")))
+        # People of one photo have crops, which a whole photo is not asked by.
+        test = recipe_data.read_data(dataset, root / "data", 0).test
+        if not any(example.crop for example in test):
+            photos = [tf.io.read_file(example.image_path) for example in test]
+            version = tf.saved_model.load(f"{directory}/export/{method}/1")
+            answer = version.signatures["serving_default"](
+                image_bytes=tf.stack(photos)
+            )
+            self.assertAllClose(
+                answer["probabilities"], stored["probabilities"], atol=1e-5
+            )
 
 
 class OwnDataTest(tf.test.TestCase):

@@ -51,8 +51,8 @@ def save_run(directory, method, dataset, data_dir, classes, seed=0, **settings):
     runs.save_model(directory / runs.MODEL, model)
     card = {
         "method": method,
-        "backbone": "tiny",
-        "pretrained": "stamps",
+        "backbone": "small",
+        "pretrained": "none",
         "dataset": dataset,
         "data_dir": str(data_dir),
         "classes": list(classes),
@@ -136,9 +136,14 @@ class EvaluateTest(tf.test.TestCase):
             expected = metrics.mean_average_precision(targets, logits)
             found = self.report["mAP_with_max_pooling"][str(weight)]
             self.assertAlmostEqual(found, expected)
-            self.assertIn(f"{100 * expected:6.2f}", self.out)
+            gain = 100 * (expected - self.report["mAP"])
+            row = f"  {weight:<6g} {100 * expected:6.2f} {gain:+6.2f}\n"
+            self.assertIn(row, self.out + "\n")
             fact = f"mAP (continuous) with {weight:g} of the maximum"
             self.assertIn(fact, self.page)
+
+        found = self.report["mAP_with_max_pooling"].values()
+        self.assertNotEqual(set(found), {self.report["mAP"]})
 
     def test_the_tail_and_the_small(self):
         data = scenes.read(self.data, "test")
@@ -276,7 +281,7 @@ class EvaluateTest(tf.test.TestCase):
         self.assertIn("manifest val has no boxes", end)
         self.assertIn("Received: --smallest 2", end)
 
-    @pytest.mark.by_hand
+    @pytest.mark.heavy
     def test_sequences_are_measured_and_drawn_as_the_model_gives_them(self):
         trained, results = self.home / "rnn", self.home / "rnn results"
         save_run(trained, "order_free_rnn", "scenes", self.data, scenes.CLASSES)
@@ -416,11 +421,11 @@ class RarlTest(tf.test.TestCase):
     def test_every_size_goes_through_its_own_run(self):
         flags = ("--views", "ten", "--sizes", 96, 64, "--margin", 32)
         out, report, stored, page = self.evaluate(*self.runs, *flags)
-        small, large = (
+        of64, of96 = (
             self.logits(self.runs[1], 64),
             self.logits(self.runs[0], 96),
         )
-        logits, targets = (small[0] + large[0]) / 2, small[1]
+        logits, targets = (of64[0] + of96[0]) / 2, of64[1]
         probabilities = stored["probabilities"]
         self.assertAllClose(probabilities, training.sigmoid(logits), 1e-4)
         self.assertAllEqual(stored["targets"], targets)
@@ -514,7 +519,7 @@ class RarlTest(tf.test.TestCase):
                 stored["probabilities"], training.sigmoid(logits.numpy()), 1e-4
             )
 
-    @pytest.mark.by_hand
+    @pytest.mark.heavy
     def test_pictures_show_the_regions(self):
         settings = {"method": "sliding_windows", "num_regions": 1}
         for name, options in {"a": {}, "b": {"regions": settings}}.items():

@@ -46,7 +46,7 @@ class PretrainTinyTest(parameterized.TestCase, tf.test.TestCase):
                 self.assertNotEqual(end.code, 0)
         return output.getvalue()
 
-    @pytest.mark.by_hand
+    @pytest.mark.heavy
     def test_writes_weights_that_tiny_loads(self):
         path = pathlib.Path(self.get_temp_dir(), "new", "a.weights.h5")
         flags = ("--num_stamps", "64", "--epochs", "1", "--output", str(path))

@@ -142,6 +142,17 @@ class RunTest(tf.test.TestCase):
         self.assertEqual(
             card["scores_moved_on"], f"{len(targets)} validation images, by OF1"
         )
+        version = tf.saved_model.load(self.directory / "export/rarl/1")
+        answer = version.signatures["serving_default"](
+            image_bytes=tf.stack(
+                [tf.io.read_file(example.image_path) for example in data.test]
+            )
+        )
+        self.assertAllClose(
+            answer["probabilities"],
+            self.predictions(self.directory),
+            atol=1e-5,
+        )
 
     @pytest.mark.by_hand
     def test_resumes_with_the_same_draws(self):

@@ -1,5 +1,4 @@
 import json
-import os
 import pathlib
 import random
 import signal
@@ -15,25 +14,39 @@ import tensorflow as tf
 
 from zoo.data import scenes
 
-# Ends the process by SIGKILL while it writes the second checkpoint.
+# Ends the process by SIGKILL, while it writes the second checkpoint or after a
+# step of the first epoch that it trains.
 KILL = """
     import os, signal, sys
     import keras
     from recipes import train_csra
 
-    save = keras.Model.save_weights
+    moment, *arguments = sys.argv[1:]
+    fit, save = keras.Model.fit, keras.Model.save_weights
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def save_half_and_die(model, path):
         save(model, path)
-        if "epoch_0002" in str(path):
+        if moment == "checkpoint" and "epoch_0002" in str(path):
             os.truncate(path, os.path.getsize(path) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
 
-    keras.Model.save_weights = save_half_and_die
-    train_csra.main(sys.argv[1:])
+    class Die(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if moment == str(batch):
+                die()
+
+    def fit_and_die(model, *a, callbacks, **k):
+        fit(model, *a, callbacks=[*callbacks, Die()], **k)
+
+    keras.Model.fit, keras.Model.save_weights = fit_and_die, save_half_and_die
+    train_csra.main(arguments)
 """
 SWITCHES = (
-    *("--ema_momentum", "0.9", "--mixup", "0.4", "--cutmix", "1"),
+    *("--rand_augment", "2", "--ema_momentum", "0.9"),
+    *("--mixup", "0.4", "--cutmix", "1"),
     *("--label_smoothing", "0.1", "--precision", "mixed_bfloat16"),
 )
 
@@ -83,22 +96,23 @@ class ResumeTest(tf.test.TestCase):
         self.assertEqual(self.train("whole"), 0)
         seconds = time.monotonic() - begun
         kill = ("-c", textwrap.dedent(KILL))
-        status = self.train("killed", "--resume", program=kill)
+        status = self.train("killed", program=(*kill, "checkpoint"))
         self.assertEqual(status, -signal.SIGKILL)
         self.assertEqual(
             self.checkpoints("killed"), ["epoch_0001", "epoch_0002.tmp"]
         )
-        statuses = []
-        for _ in range(2):  # at other moments each time: none is special
-            moment = random.uniform(0, 0.7) * seconds
-            print(f"kill after {moment:.2f} of {seconds:.2f} seconds")
-            process = subprocess.Popen(self.command("killed", "--resume"))
-            try:
-                process.wait(timeout=moment)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-            statuses.append(process.wait())
-        self.assertIn(-signal.SIGKILL, statuses)
+        step = str(random.randrange(4))
+        print(f"kill after step {step}")
+        status = self.train("killed", "--resume", program=(*kill, step))
+        self.assertEqual(status, -signal.SIGKILL)
+        moment = random.uniform(0, 0.7) * seconds
+        print(f"kill after {moment:.2f} of {seconds:.2f} seconds")
+        process = subprocess.Popen(self.command("killed", "--resume"))
+        try:  # it may have ended by then
+            process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         self.assertEqual(self.train("killed", "--resume"), 0)
         self.check_equal("killed")
         card = json.loads((self.home / "killed/card.json").read_text())
