@@ -612,6 +612,7 @@ def csra_reference(features, kernels, residual_weight, temperatures):
     return logits
 
 
+@pytest.mark.heavy
 class ClassifierTest(ConvertTestCase):
     def heads(self, *numbers):
         """CSRA's classifiers, by number, in an order of no meaning."""

@@ -6,6 +6,7 @@ from unittest import mock
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from PIL import Image
@@ -82,6 +83,7 @@ class TrainingBatchesTest(tf.test.TestCase):
             self.assertAllEqual(x, u)
             self.assertAllEqual(y, v)
 
+    @pytest.mark.heavy
     def test_rand_augment_follows_from_the_seed_too(self):
         def images(**arguments):
             arguments = {"epochs": 2, "rand_augment": 2, **arguments}

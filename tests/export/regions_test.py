@@ -252,6 +252,7 @@ class RegionsTest(parameterized.TestCase, tf.test.TestCase):
                 regions=tf.constant(regions, "float32"),
             )
 
+    @pytest.mark.heavy  # starts TensorFlow once more
     def test_a_wrong_rank_is_an_error_and_not_the_end_of_the_process(self):
         image = self.folder / "image.jpg"
         image.write_bytes(self.jpegs[0])

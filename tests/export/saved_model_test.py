@@ -7,6 +7,7 @@ import tempfile
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -136,6 +137,7 @@ class ExportedTest(tf.test.TestCase):
         answer = serve(image_bytes=tf.constant(encoded))
         self.assertEqual(answer["probabilities"].shape, (1, 3))
 
+    @pytest.mark.heavy  # starts TensorFlow once more
     def test_a_wrong_rank_is_an_error_and_not_the_end_of_the_process(self):
         script = (
             "import sys, tensorflow as tf\n"
@@ -155,6 +157,7 @@ class ExportedTest(tf.test.TestCase):
         )
         self.assertEqual(result.stdout.split(), ["refused"] * 3)
 
+    @pytest.mark.heavy  # starts TensorFlow once more
     def test_saved_model_cli_shows_and_runs_it(self):
         image = f"{self.get_temp_dir()}/image.npy"
         np.save(image, np.zeros((2, 48, 48, 3), "float32"))

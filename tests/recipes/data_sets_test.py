@@ -102,6 +102,7 @@ class BenchmarksTest(parameterized.TestCase, tf.test.TestCase):
             )
 
 
+@pytest.mark.heavy
 class OwnDataTest(tf.test.TestCase):
     """A CSV of drawn photos: from the file to labels, by the recipes."""
 

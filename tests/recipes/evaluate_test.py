@@ -381,6 +381,7 @@ class EvaluateTest(tf.test.TestCase):
         self.assertNotIn("Delete", end)
 
 
+@pytest.mark.heavy
 class RarlTest(tf.test.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -442,7 +443,6 @@ class RarlTest(tf.test.TestCase):
             },
         )
 
-    @pytest.mark.heavy
     def test_one_run_may_have_all_sizes(self):
         flags = ("--views", "ten", "--sizes", 64, 96, "--margin", 32)
         out, _, stored, _ = self.evaluate(self.runs[0], *flags)
@@ -451,7 +451,6 @@ class RarlTest(tf.test.TestCase):
         self.assertAllClose(stored["probabilities"], expected, 1e-4)
         self.assertIn("ten views at 64 and 96", out)
 
-    @pytest.mark.heavy
     def test_labels_of_the_softmax(self):
         trained = self.save("sharp")
         model = keras.saving.load_model(trained / runs.MODEL)
@@ -480,7 +479,6 @@ class RarlTest(tf.test.TestCase):
         self.assertIn(f"<dd>{labels}</dd>", page)
         self.assertIn("mAP (continuous), softmax", out)
 
-    @pytest.mark.heavy
     def test_regions_are_those_of_the_run_or_of_another_method(self):
         settings = {"method": "edge_boxes", "num_regions": 1, "nms": 0.7}
         trained = self.save("given", regions=settings)
@@ -519,7 +517,6 @@ class RarlTest(tf.test.TestCase):
                 stored["probabilities"], training.sigmoid(logits.numpy()), 1e-4
             )
 
-    @pytest.mark.heavy
     def test_pictures_show_the_regions(self):
         settings = {"method": "sliding_windows", "num_regions": 1}
         for name, options in {"a": {}, "b": {"regions": settings}}.items():

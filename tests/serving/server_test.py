@@ -15,6 +15,7 @@ from unittest import mock
 
 import grpc
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 from tensorflow.core.framework import tensor_pb2
@@ -494,6 +495,7 @@ class SwapTest(tf.test.TestCase):
 
 
 class CommandLineTest(tf.test.TestCase):
+    @pytest.mark.heavy  # starts TensorFlow once more
     def test_finishes_what_runs_on_sigterm(self):
         folder = pathlib.Path(self.get_temp_dir())
         small_model.save(folder, 4, gate=folder)
