@@ -86,7 +86,7 @@ class OwnPhotosTest(tf.test.TestCase):
 
         check, train, evaluate = lines
         checked = run(check)
-        trained = run(f"{train} --epochs 10")  # of 60, for time
+        trained = run(f"{train} --epochs 24")  # of 60, for time
         run(evaluate)
         self.assertIn("can be used", checked)
         self.assertIn("csra on manifest test", trained)
