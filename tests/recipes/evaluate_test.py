@@ -17,9 +17,8 @@ import tensorflow as tf
 
 from recipes import evaluate
 from recipes import report as html
-from tests import small
 from tests.data import trees
-from zoo import metrics, models, reports, runs, training
+from zoo import backbones, metrics, models, reports, runs, training
 from zoo.data import pipeline, proposals, scenes, voc
 from zoo.models.rarl_views import ten_views
 
@@ -47,12 +46,12 @@ def save_run(directory, method, dataset, data_dir, classes, seed=0, **settings):
             locations="given" if "regions" in settings else "learned",
         ),
     }[method]
-    model = build(small.backbone(IMAGE_SIZE, 16), len(classes))
+    model = build(backbones.tiny(IMAGE_SIZE, "stamps"), len(classes))
     runs.save_model(directory / runs.MODEL, model)
     card = {
         "method": method,
-        "backbone": "small",
-        "pretrained": "none",
+        "backbone": "tiny",
+        "pretrained": "stamps",
         "dataset": dataset,
         "data_dir": str(data_dir),
         "classes": list(classes),
