@@ -101,11 +101,8 @@ def _optimizer(recipe, name, learning_rate, steps):
             learning_rate, warmup_steps, round(recipe.decay_epochs * steps)
         )
     else:
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            decay_steps=recipe.epochs * steps - warmup_steps,
-            warmup_target=learning_rate,
-            warmup_steps=warmup_steps,
+        rate = training.WarmupCosineDecay(
+            learning_rate, warmup_steps, recipe.epochs * steps - warmup_steps
         )
     shared = {
         "name": name,

@@ -15,7 +15,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tests import small
-from zoo import checkpoints, training
+from zoo import checkpoints, training, workers
 from zoo.losses import BinaryCrossentropy
 from zoo.models import csra
 from zoo.models.levels import up_to
@@ -218,6 +218,40 @@ class WarmupStepDecayTest(tf.test.TestCase):
             training.WarmupStepDecay(0.1, 4, 0)
 
 
+class WarmupCosineDecayTest(parameterized.TestCase, tf.test.TestCase):
+    @parameterized.parameters(0, 1, 4)
+    def test_is_that_of_keras_to_the_bit(self, warmup_steps):
+        peer = keras.optimizers.schedules.CosineDecay(
+            0.0, 7, warmup_target=0.03, warmup_steps=warmup_steps
+        )
+        schedule = training.WarmupCosineDecay(0.03, warmup_steps, 7)
+        steps = range(15)
+        self.assertEqual(
+            [float(schedule(step)) for step in steps],
+            [float(peer(step)) for step in steps],
+        )
+
+    def test_has_no_branch(self):
+        schedule = training.WarmupCosineDecay(0.03, 4, 7)
+        graph = tf.function(schedule).get_concrete_function(
+            tf.TensorSpec((), "int64")
+        )
+        ops = [op.type for op in graph.graph.get_operations()]
+        self.assertNotIn("If", ops)
+        self.assertNotIn("StatelessIf", ops)
+
+    def test_config(self):
+        schedule = training.WarmupCosineDecay(0.1, 4, 7)
+        again = training.WarmupCosineDecay.from_config(schedule.get_config())
+        self.assertEqual(float(again(9)), float(schedule(9)))
+
+    def test_names_bad_steps(self):
+        with self.assertRaisesRegex(ValueError, "warmup_steps=-1"):
+            training.WarmupCosineDecay(0.1, -1, 7)
+        with self.assertRaisesRegex(ValueError, "decay_steps=0"):
+            training.WarmupCosineDecay(0.1, 4, 0)
+
+
 class TwoGroupsTest(tf.test.TestCase):
     def test_each_group_has_its_learning_rate(self):
         images, targets = data(4)
@@ -338,6 +372,24 @@ class PredictTest(tf.test.TestCase):
             training.predict(model, batches(images, targets), len(images))
 
 
+def counted_data():
+    """Gives `data` as a data set, and a list with an item for each pass."""
+    images, targets = data()
+    begun = []
+
+    def rows():
+        begun.append(1)
+        yield from zip(images, targets, strict=True)
+
+    dataset = tf.data.Dataset.from_generator(
+        rows,
+        output_signature=tuple(
+            tf.TensorSpec(x.shape[1:], x.dtype) for x in (images, targets)
+        ),
+    ).apply(tf.data.experimental.assert_cardinality(len(images)))
+    return dataset, targets, begun
+
+
 def stop_after(epochs):
     """Gives a `fit` that leaves what a kill in the next epoch leaves."""
     fit = keras.Model.fit
@@ -448,22 +500,17 @@ class CallbacksTest(parameterized.TestCase, tf.test.TestCase):
         self.assertStartsWith(lines[1], "epochs to go: 1,")
 
     def test_a_prediction_reads_its_data_once(self):
-        images, targets = data()
-        begun = []
+        dataset, targets, begun = counted_data()
+        logits = training.predict(compiled(), dataset.batch(4), len(targets))
+        self.assertLen(logits, len(targets))
+        self.assertLen(begun, 1)
 
-        def rows():
-            begun.append(1)
-            yield from zip(images, targets, strict=True)
-
-        dataset = tf.data.Dataset.from_generator(
-            rows,
-            output_signature=tuple(
-                tf.TensorSpec(x.shape[1:], x.dtype) for x in (images, targets)
-            ),
-        ).apply(tf.data.experimental.assert_cardinality(len(images)))
+    def test_a_training_reads_its_data_once(self):
+        dataset, targets, begun = counted_data()
         model = compiled()
-        logits = training.predict(model, dataset.batch(4), len(images))
-        self.assertLen(logits, len(images))
+        workers.prepare(model)
+        model.fit(dataset.batch(4), steps_per_epoch=5, shuffle=False, verbose=0)
+        self.assertEqual(model.optimizer.iterations.numpy(), 5)
         self.assertLen(begun, 1)
 
     def test_says_how_far_a_long_epoch_and_prediction_are(self):

@@ -224,6 +224,61 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="zoo")
+class WarmupCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly from 0, then falls to 0 along half a cosine.
+
+    Gives what Keras' `CosineDecay` gives, to the bit, which makes a branch of
+    the graph for each of its two parts. An optimizer with weight decay asks
+    for the rate once for each weight: for a ResNet-101 that is 300 branches.
+
+    Formula, with `n` the steps since the end of the warm-up:
+
+        step <  warmup_steps: learning_rate * step / warmup_steps
+        step >= warmup_steps: learning_rate * (1 + cos(pi n / decay_steps)) / 2
+
+    Args:
+        learning_rate: float. The highest value.
+        warmup_steps: int, at least 0. Steps of the rise.
+        decay_steps: int, at least 1. Steps of the fall; 0 from then on.
+
+    Example:
+
+    >>> schedule = WarmupCosineDecay(1.0, warmup_steps=2, decay_steps=4)
+    >>> [round(float(schedule(step)), 3) for step in range(7)]
+    [0.0, 0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+
+    def __init__(self, learning_rate, warmup_steps, decay_steps):
+        if warmup_steps < 0:
+            raise ValueError(
+                "`warmup_steps` must be at least 0. "
+                f"Received: warmup_steps={warmup_steps}"
+            )
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
+        self.cosine = keras.optimizers.schedules.CosineDecay(
+            learning_rate, decay_steps
+        )
+
+    def __call__(self, step):
+        """Gives the learning rate of a step, counted from 0."""
+        step = tf.cast(step, "float32")
+        rate = self.cosine(tf.maximum(step - self.warmup_steps, 0))
+        if self.warmup_steps:
+            rate *= tf.minimum(step / self.warmup_steps, 1.0)
+        return rate
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "decay_steps": self.decay_steps,
+        }
+
+
 def two_groups(model, backbone, backbone_optimizer, head_optimizer):
     """Trains the backbone with one optimizer and all the rest with another.
 

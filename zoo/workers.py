@@ -258,22 +258,25 @@ def named_if_lost():
 
 
 def prepare(model):
-    """Makes `fit` of a compiled model work in several workers.
+    """Makes `fit` of a compiled model start sooner, and work in all workers.
 
-    Keras 3.15 does two things there that fail: it builds the loss by the mean
-    of a batch over all workers, which it takes for a tensor, and it takes means
-    of logs that are scalars over an axis. Our models and losses are built
-    before; logs are averaged over the replicas, as Keras does in one worker.
+    Keras 3.15 does two things that fail in several workers: it takes the mean
+    of a batch over all of them for a tensor, to build the model, loss and
+    optimizer by, and it takes means of logs that are scalars over an axis. Ours
+    are functional models, so that only the optimizer is left to be built: in
+    one worker, too, this saves an iterator, a batch and a trace of the model.
+    Logs are averaged over the replicas, as Keras does in one worker.
 
     Args:
         model: compiled `keras.Model`. To be called after each `compile`.
     """
     strategy = model.distribute_strategy
-    if count(strategy) == 1:
-        return
     with strategy.scope():
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+    model._maybe_symbolic_build = lambda **_: None
+    if count(strategy) == 1:
+        return
 
     names = []
 
@@ -289,7 +292,6 @@ def prepare(model):
         return dict(zip(names, tf.unstack(logs), strict=True))
 
     model.train_function = train_function
-    model._maybe_symbolic_build = lambda **_: None
 
 
 def distribute(strategy, batches, batch_size):
