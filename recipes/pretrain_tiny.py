@@ -21,6 +21,7 @@ from keras import layers
 from zoo import runs
 from zoo.backbones import tiny
 from zoo.data import memory, scenes
+from zoo.training import WarmupCosineDecay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +81,8 @@ def train(recipe):
     model = classifier(backbone, recipe.shift, recipe.seed)
     steps = -(-len(training) // recipe.batch_size) * recipe.epochs
     warmup_steps = round(steps * recipe.warmup_fraction)
-    learning_rate = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=recipe.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=steps - warmup_steps,
+    learning_rate = WarmupCosineDecay(
+        recipe.learning_rate, warmup_steps, steps - warmup_steps
     )
     model.compile(
         keras.optimizers.AdamW(learning_rate, recipe.weight_decay),

@@ -1,5 +1,7 @@
 import gc
 
+import recipes  # noqa: F401, sets its environment before TensorFlow is imported
+
 
 def pytest_collection_finish(session):
     """Collects garbage less often: graphs make much that lives.

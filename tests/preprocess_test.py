@@ -112,6 +112,21 @@ class PreprocessTest(parameterized.TestCase, tf.test.TestCase):
                 ):
                     function(tf.constant(encode()))
 
+    def test_a_branch_decodes_what_is_outside_of_it(self):
+        @tf.function(input_signature=[tf.TensorSpec((), "bool"), BYTES])
+        def decode_if(wanted, image_bytes):
+            return tf.cond(
+                wanted,
+                lambda: preprocess.decode(image_bytes),
+                lambda: tf.zeros((0, 0, 3), "uint8"),
+            )
+
+        image_bytes = tf.constant(encoded(picture(), "JPEG"))
+        self.assertAllEqual(
+            decode_if(True, image_bytes), preprocess.decode(image_bytes)
+        )
+        self.assertEmpty(decode_if(False, image_bytes))
+
     def test_plain_resize_is_the_same_up_to_its_limit(self):
         image = np.asarray(picture(), "uint8")
         for size in (90, 120, 300):

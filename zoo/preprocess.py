@@ -20,6 +20,7 @@ devices, and fails.
 """
 
 import functools
+import threading
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -37,6 +38,8 @@ _OTHER_FORMATS = {  # first bytes, `\C` is any byte -> name
     r"\s*<\C*": "HTML or XML",  # what a failed download leaves
 }
 _MAX_SEGMENTS = 1000  # of a JPEG's header, to be safe from a hostile one
+
+_tracing = threading.Lock()
 
 
 class Opened(NamedTuple):
@@ -337,11 +340,14 @@ def _inspected(image_bytes):
     """
     if tf.executing_eagerly():
         return _inspect(image_bytes)
-    function, graph_def = _inspecting_function()
+    with _tracing:  # else a second thread might make another one
+        graph_def, function = _inspecting_function()
     (argument,) = function.inputs
+    # An import takes in no tensor of an outer graph, as other operations do.
+    image_bytes = tf.identity(image_bytes)
     return tf.graph_util.import_graph_def(
         graph_def,
-        {argument.name: tf.convert_to_tensor(image_bytes)},
+        {argument.name: image_bytes},
         [result.name for result in function.outputs],
         name="inspect",
     )
@@ -349,11 +355,11 @@ def _inspected(image_bytes):
 
 @functools.cache
 def _inspecting_function():
-    """Traces `_inspect`; without the function its graph's branches are gone."""
+    """Gives `_inspect` as a graph, and a function that outlives its copies."""
     function = tf.function(_inspect, autograph=False).get_concrete_function(
         tf.TensorSpec((), "string")
     )
-    return function, function.graph.as_graph_def()
+    return function.graph.as_graph_def(), function
 
 
 def _inspect(image_bytes):

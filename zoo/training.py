@@ -232,7 +232,8 @@ class WarmupCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
     the graph for each of its two parts. An optimizer with weight decay asks
     for the rate once for each weight: for a ResNet-101 that is 300 branches.
 
-    Formula, with `n` the steps since the end of the warm-up:
+    Formula, with `n` the steps since the end of the warm-up, at most
+    `decay_steps`:
 
         step <  warmup_steps: learning_rate * step / warmup_steps
         step >= warmup_steps: learning_rate * (1 + cos(pi n / decay_steps)) / 2
@@ -255,11 +256,11 @@ class WarmupCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
                 "`warmup_steps` must be at least 0. "
                 f"Received: warmup_steps={warmup_steps}"
             )
-        self.learning_rate = learning_rate
+        self.learning_rate = float(learning_rate)  # Keras takes its type
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
         self.cosine = keras.optimizers.schedules.CosineDecay(
-            learning_rate, decay_steps
+            self.learning_rate, decay_steps
         )
 
     def __call__(self, step):

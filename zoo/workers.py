@@ -261,14 +261,15 @@ def prepare(model):
     """Makes `fit` of a compiled model start sooner, and work in all workers.
 
     Keras 3.15 does two things that fail in several workers: it takes the mean
-    of a batch over all of them for a tensor, to build the model, loss and
-    optimizer by, and it takes means of logs that are scalars over an axis. Ours
-    are functional models, so that only the optimizer is left to be built: in
-    one worker, too, this saves an iterator, a batch and a trace of the model.
-    Logs are averaged over the replicas, as Keras does in one worker.
+    of a batch over all of them for a tensor, to build what is not built yet,
+    and it takes means of logs that are scalars over an axis. Our models are
+    functional, and one loss has no variables, so that only the optimizer is
+    built here: in one worker, too, this saves an iterator, a batch and a trace
+    of the model. Logs are averaged over the replicas, as in one worker.
 
     Args:
-        model: compiled `keras.Model`. To be called after each `compile`.
+        model: `keras.Model`, compiled without metrics, whose variables a step
+            would have to make. To be called after each `compile`.
     """
     strategy = model.distribute_strategy
     with strategy.scope():
