@@ -6,6 +6,6 @@ import os
 # one an epoch, would bury the progress.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# On a CPU without AVX-512 TensorFlow leaves oneDNN out, which computes the
-# gradients of small convolutions in half the time.
+# TensorFlow leaves oneDNN out on a CPU without instructions for neural
+# networks, where it also halves the time of small convolutions' gradients.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

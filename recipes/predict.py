@@ -10,6 +10,9 @@ import dataclasses
 import pathlib
 import sys
 
+import recipes  # noqa: F401, sets what TensorFlow reads at its import
+
+# isort: split
 import keras
 import numpy as np
 

@@ -14,6 +14,9 @@ import argparse
 import dataclasses
 import pathlib
 
+import recipes  # noqa: F401, sets what TensorFlow reads at its import
+
+# isort: split
 import keras
 import numpy as np
 from keras import layers

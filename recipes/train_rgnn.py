@@ -20,6 +20,9 @@ import pathlib
 import shutil
 import typing
 
+import recipes  # noqa: F401, sets what TensorFlow reads at its import
+
+# isort: split
 import keras
 import numpy as np
 

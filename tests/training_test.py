@@ -219,7 +219,7 @@ class WarmupStepDecayTest(tf.test.TestCase):
 
 
 class WarmupCosineDecayTest(parameterized.TestCase, tf.test.TestCase):
-    @parameterized.parameters(0, 1, 4)
+    @parameterized.parameters(0, 1, 3, 4)
     def test_is_that_of_keras_to_the_bit(self, warmup_steps):
         peer = keras.optimizers.schedules.CosineDecay(
             0.0, 7, warmup_target=0.03, warmup_steps=warmup_steps

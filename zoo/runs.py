@@ -251,6 +251,8 @@ def versions():
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+        # Whether TensorFlow computes by oneDNN: 1, 0, or as it sees fit.
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "by itself"),
     }
 
 
