@@ -172,6 +172,8 @@ class RunsTest(tf.test.TestCase):
 
     def test_versions_and_commit(self):
         self.assertStartsWith(runs.versions()["keras"], "3.")
+        with mock.patch.dict("os.environ", {"TF_ENABLE_ONEDNN_OPTS": "0"}):
+            self.assertEqual(runs.versions()["onednn"], "0")
         commit = runs.commit()
         if commit is not None:
             self.assertRegex(commit, r"^[0-9a-f]{40}(-dirty)?$")

@@ -186,6 +186,9 @@ class WarmupStepDecay(keras.optimizers.schedules.LearningRateSchedule):
         decay_steps: int, at least 1. Steps from one fall to the next.
         decay_rate: float. Factor of each fall.
 
+    Raises:
+        ValueError: If a number of steps is out of range.
+
     Example:
 
     >>> schedule = WarmupStepDecay(1.0, warmup_steps=2, decay_steps=3)
@@ -242,6 +245,9 @@ class WarmupCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
         learning_rate: float. The highest value.
         warmup_steps: int, at least 0. Steps of the rise.
         decay_steps: int, at least 1. Steps of the fall; 0 from then on.
+
+    Raises:
+        ValueError: If a number of steps is out of range.
 
     Example:
 
